@@ -1,0 +1,12 @@
+# One executable per tests/c/test_*.c, linked with the core's objects so that tests reach internal functions; each is a
+# ctest. tests/c/tool_*.c are programs that Python tests run (not ctests).
+file(GLOB C_TESTS CONFIGURE_DEPENDS tests/c/test_*.c tests/c/tool_*.c)
+foreach(source ${C_TESTS})
+  get_filename_component(name ${source} NAME_WE)
+  add_executable(${name} ${source} $<TARGET_OBJECTS:pymtp_core>)
+  target_include_directories(${name} PRIVATE csrc tests/c)
+  target_link_libraries(${name} PRIVATE Threads::Threads m)
+  if(name MATCHES "^test_")
+    add_test(NAME ${name} COMMAND ${name})
+  endif()
+endforeach()

@@ -1,0 +1,34 @@
+/* model.h - the opaque handles behind pymtp.h: an open model (weights, networks, pool) and what its sessions share. */
+#ifndef PM_ENGINE_MODEL_H
+#define PM_ENGINE_MODEL_H
+
+#include "model/drafter.h"
+#include "model/target.h"
+#include "text/tokenizer.h"
+
+#include <pthread.h>
+#include <stdatomic.h>
+
+#define PM_DEFAULT_CHUNK 128
+#define PM_MAX_CHUNK 512
+
+struct pymtp_model {
+    pm_gguf *file, *drafter_file;
+    pymtp_tokenizer *tokenizer;
+    pm_backend *backend;
+    pm_config config;
+    pm_weights weights;
+    pm_target target;
+    int32_t has_drafter;
+    pm_drafter_config drafter_config;
+    pm_drafter_weights drafter_weights;
+    pm_drafter drafter;
+    int32_t context, kv_type, chunk, threads;
+    pm_kv_layer_shape *kv_layers; /* (layers) */
+    pm_kv_shape kv_shape;         /* of every session */
+    char *name, *drafter_name;
+    pthread_mutex_t lock;         /* held by every call that computes on the model or touches a session */
+    atomic_int guests;            /* sessions and snapshots alive */
+};
+
+#endif

@@ -1,0 +1,316 @@
+/* pymtp.h - the one public header of pymtp, a runtime for Gemma 4 GGUF models and their MTP drafters.
+ *
+ * The Python bindings read this very file (cffi), so it holds plain declarations, integer defines and one
+ * export macro. It includes nothing of pymtp and may be included from anywhere, C or C++.
+ *
+ * Conventions
+ *  - Functions that can fail return pymtp_status (0 = ok, negative = error) or a NULL handle, and describe the
+ *    failure in *err (which may be NULL). No function prints, exits or aborts.
+ *  - Handles are opaque. Who gets a handle from *_open/_new/_snapshot frees it with the matching function; freeing
+ *    NULL is allowed. A model must outlive its sessions and snapshots: closing earlier is refused
+ *    (PYMTP_E_STATE) and changes nothing.
+ *  - Arrays are row-major. Strings are UTF-8. Counts are elements, not bytes, unless the name says bytes.
+ *  - Structs with a `size` member grow at the end: set size = sizeof(struct) before use.
+ *  - Threads: every call on a model, its sessions and its tokenizer is safe from any thread; calls that compute on
+ *    one model take turns. Only pymtp_cancel() acts while another call on the same session runs.
+ */
+#ifndef PYMTP_H
+#define PYMTP_H
+
+#include <stddef.h>
+#include <stdint.h>
+
+#if defined(__GNUC__)
+#define PYMTP_API __attribute__((visibility("default")))
+#else
+#define PYMTP_API
+#endif
+
+#ifdef __cplusplus
+extern "C" {
+#endif
+
+#define PYMTP_ABI_VERSION 1
+
+/* ---- errors ------------------------------------------------------------------------------------------------- */
+
+#define PYMTP_OK 0
+#define PYMTP_E_ARG -1         /* an argument is out of range or inconsistent */
+#define PYMTP_E_IO -2          /* the system refused to open or read a file, or the file was too short */
+#define PYMTP_E_FORMAT -3      /* the file is not what it claims to be: malformed or inconsistent */
+#define PYMTP_E_UNSUPPORTED -4 /* well-formed, but not of the Gemma 4 family or with an unknown tensor type */
+#define PYMTP_E_MISMATCH -5    /* target and drafter (or sessions of two models) do not belong together */
+#define PYMTP_E_NOMEM -6       /* memory could not be reserved or committed */
+#define PYMTP_E_CONTEXT -7     /* the rows do not fit in the context */
+#define PYMTP_E_CANCELLED -8   /* pymtp_cancel() was called; state as before the call */
+#define PYMTP_E_NONFINITE -9   /* the network produced a NaN or an infinity; the text names the position */
+#define PYMTP_E_STATE -10      /* the call is not valid in this state */
+#define PYMTP_E_SYSTEM -11     /* a thread or lock could not be created */
+
+typedef int32_t pymtp_status;
+
+/* First failure of a call: code (PYMTP_E_*) and one line of text, always terminated. */
+typedef struct pymtp_error {
+    int32_t code;
+    char text[1020];
+} pymtp_error;
+
+/* ---- library ------------------------------------------------------------------------------------------------ */
+
+PYMTP_API int32_t pymtp_abi_version(void);     /* PYMTP_ABI_VERSION of the library; compare after loading it */
+PYMTP_API const char *pymtp_version(void);     /* "0.1.0" */
+/* sizeof of the public struct called `name` ("pymtp_params", ...) in the library, 0 if unknown: the load handshake. */
+PYMTP_API size_t pymtp_struct_size(const char *name);
+/* Kernel sets this machine can run, best first, comma-separated ("avx512,avx2,scalar"). PYMTP_CPU=name forces one. */
+PYMTP_API const char *pymtp_cpu_names(void);
+
+/* ---- any GGUF file, for inspection --------------------------------------------------------------------------- */
+
+typedef struct pymtp_file pymtp_file;
+
+typedef struct pymtp_tensor_info {
+    const char *name;      /* owned by the file */
+    const char *type;      /* "Q4_K", ...; "type 19" when pymtp does not know it */
+    uint32_t n_dims;
+    uint64_t dims[4];      /* dims[0] is the row length (ggml's ne0); unused ones are 1 */
+    uint64_t bytes;
+} pymtp_tensor_info;
+
+/* Opens a GGUF v2/v3 file; of a split set, any part opens the whole set. Reads header, metadata and tensor directory. */
+PYMTP_API pymtp_file *pymtp_file_open(const char *path, pymtp_error *err);
+PYMTP_API void pymtp_file_close(pymtp_file *f);
+PYMTP_API size_t pymtp_file_n_keys(const pymtp_file *f);
+PYMTP_API const char *pymtp_file_key(const pymtp_file *f, size_t i);
+/* The value of a key as JSON text; of arrays at most max_items items, then "...". Returns the byte length needed
+ * (without the terminator) and writes at most cap bytes, terminated; -1 when there is no such key. */
+PYMTP_API int64_t pymtp_file_value_json(const pymtp_file *f, const char *key, size_t max_items, char *out, size_t cap);
+/* The raw bytes of a string value (which may hold NULs); NULL when there is no such key or it is no string. */
+PYMTP_API const char *pymtp_file_string(const pymtp_file *f, const char *key, size_t *bytes);
+PYMTP_API size_t pymtp_file_n_tensors(const pymtp_file *f);
+PYMTP_API pymtp_status pymtp_file_tensor(const pymtp_file *f, size_t i, pymtp_tensor_info *out);
+
+/* ---- tokenizer ---------------------------------------------------------------------------------------------- */
+
+typedef struct pymtp_tokenizer pymtp_tokenizer;
+typedef struct pymtp_decoder pymtp_decoder;
+
+#define PYMTP_TOK_SPECIAL 1 /* parse control tokens (<|turn>, ...) and user-defined markers in the text */
+#define PYMTP_TOK_BOS 2     /* put one BOS in front, unless the text already starts with it (after special parsing) */
+#define PYMTP_TOK_MARKERS 4 /* parse user-defined markers (<|channel>, <|tool_call>, ...) but not control tokens */
+
+#define PYMTP_TOKEN_NORMAL 1
+#define PYMTP_TOKEN_UNKNOWN 2
+#define PYMTP_TOKEN_CONTROL 3
+#define PYMTP_TOKEN_USER_DEFINED 4
+#define PYMTP_TOKEN_UNUSED 5
+#define PYMTP_TOKEN_BYTE 6
+
+/* Opens the tokenizer of any Gemma 4 GGUF, also one without tensors. */
+PYMTP_API pymtp_tokenizer *pymtp_tokenizer_open(const char *path, pymtp_error *err);
+PYMTP_API void pymtp_tokenizer_close(pymtp_tokenizer *t);
+PYMTP_API int32_t pymtp_tokenizer_size(const pymtp_tokenizer *t);
+PYMTP_API int32_t pymtp_tokenizer_bos(const pymtp_tokenizer *t);
+PYMTP_API int32_t pymtp_tokenizer_is_eog(const pymtp_tokenizer *t, int32_t id); /* ends a generation: 1, 50, 106, eos */
+PYMTP_API int32_t pymtp_tokenizer_type(const pymtp_tokenizer *t, int32_t id);   /* PYMTP_TOKEN_*, 0 if no such id */
+/* The id whose piece is exactly `piece`, or -1. */
+PYMTP_API int32_t pymtp_tokenizer_find(const pymtp_tokenizer *t, const char *piece, size_t bytes);
+/* The stored piece of an id (U+2581 for spaces, <0xHH> for bytes), owned by the tokenizer; NULL if no such id. */
+PYMTP_API const char *pymtp_tokenizer_piece(const pymtp_tokenizer *t, int32_t id, size_t *bytes);
+/* Returns the number of ids of the text and writes the first min(cap, that) of them; negative status on error.
+ * Malformed UTF-8 is defined: each byte that starts no valid sequence becomes its byte token. */
+PYMTP_API int64_t pymtp_tokenize(const pymtp_tokenizer *t, const char *text, size_t bytes, int32_t flags, int32_t *ids,
+                                 size_t cap, pymtp_error *err);
+/* Text of ids in one go: byte count, writing at most cap. Control tokens are left out unless flags has
+ * PYMTP_TOK_SPECIAL; invalid UTF-8 built from byte tokens becomes U+FFFD. */
+PYMTP_API int64_t pymtp_detokenize(const pymtp_tokenizer *t, const int32_t *ids, size_t n, int32_t flags, char *out,
+                                   size_t cap, pymtp_error *err);
+/* Streaming: push one id, get the bytes of the characters that are complete now (possibly none). Owned by the
+ * decoder until the next call. flush gives what is left (an incomplete sequence as U+FFFD). The concatenation
+ * equals pymtp_detokenize of all ids. */
+PYMTP_API pymtp_decoder *pymtp_decoder_new(const pymtp_tokenizer *t, int32_t flags, pymtp_error *err);
+PYMTP_API const char *pymtp_decoder_push(pymtp_decoder *d, int32_t id, size_t *bytes);
+PYMTP_API const char *pymtp_decoder_flush(pymtp_decoder *d, size_t *bytes);
+PYMTP_API void pymtp_decoder_free(pymtp_decoder *d);
+/* Operations on the merge queue by all pymtp_tokenize calls so far: lets tests bound the work, not the time. */
+PYMTP_API uint64_t pymtp_tokenizer_merge_ops(const pymtp_tokenizer *t);
+
+/* ---- model -------------------------------------------------------------------------------------------------- */
+
+typedef struct pymtp_model pymtp_model;
+
+#define PYMTP_KV_F16 0
+#define PYMTP_KV_F32 1
+#define PYMTP_KV_Q8_0 2
+
+#define PYMTP_MAX_DRAFT 16
+
+typedef struct pymtp_model_options {
+    uint32_t size;
+    int32_t threads;       /* worker threads; 0: one per available core */
+    int64_t context;       /* positions per session; 0: the model's maximum (reserved, not committed) */
+    int32_t kv;            /* PYMTP_KV_* */
+    int32_t chunk;         /* prompt rows per pass, 1..512; 0: 128. Never changes the output. */
+    const char *drafter;   /* path of the drafter GGUF, or NULL */
+} pymtp_model_options;
+
+typedef struct pymtp_model_info {
+    uint32_t size;
+    int32_t vocab, width, layers, heads, window, context, shared_kv_layers, ple_width, experts, experts_used;
+    int32_t head_dim, head_dim_global; /* sliding and global layers */
+    int32_t threads, kv, chunk;
+    int32_t drafter_layers;            /* 0: no drafter */
+    int32_t drafter_width, drafter_centroids, drafter_centroid_top_k;
+    uint64_t weight_bytes;             /* what a pass over all weights holds in memory, drafter included */
+    uint64_t kv_bytes_per_position;    /* of the layers stored in full */
+    uint64_t kv_bytes_fixed;           /* of the rings, once they are full */
+    uint64_t snapshot_bytes;           /* of one snapshot, 0 where sliding layers are stored in full */
+    const char *name;                  /* general.name, "" if absent; owned by the model, as the next ones */
+    const char *cpu;                   /* kernel set in use */
+    const char *drafter_name;
+} pymtp_model_info;
+
+/* Opens a target and, when options->drafter is given, its drafter. options may be NULL. The pair is checked here. */
+PYMTP_API pymtp_model *pymtp_model_open(const char *path, const pymtp_model_options *options, pymtp_error *err);
+/* PYMTP_E_STATE while sessions or snapshots of the model are alive. */
+PYMTP_API pymtp_status pymtp_model_close(pymtp_model *m, pymtp_error *err);
+PYMTP_API pymtp_status pymtp_model_get_info(const pymtp_model *m, pymtp_model_info *out);
+PYMTP_API const pymtp_tokenizer *pymtp_model_tokenizer(const pymtp_model *m); /* owned by the model */
+
+/* ---- session: one timeline ----------------------------------------------------------------------------------- */
+
+typedef struct pymtp_session pymtp_session;
+typedef struct pymtp_snapshot pymtp_snapshot;
+
+#define PYMTP_LOGITS_NONE 0
+#define PYMTP_LOGITS_LAST 1
+#define PYMTP_LOGITS_ALL 2
+
+PYMTP_API pymtp_session *pymtp_session_new(pymtp_model *m, pymtp_error *err);
+PYMTP_API void pymtp_session_free(pymtp_session *s);
+/* Tokens whose K/V are in the cache. The next row gets this position. */
+PYMTP_API int64_t pymtp_session_length(const pymtp_session *s);
+/* Writes the first min(cap, length) tokens, returns the length. */
+PYMTP_API int64_t pymtp_session_tokens(const pymtp_session *s, int32_t *out, size_t cap);
+/* Appends n tokens. logits: (rows, vocab) with rows = 0, 1 or n by `want` (PYMTP_LOGITS_*), after softcapping;
+ * hidden: (n, width) after the output norm, or NULL. On failure the session is as before. */
+PYMTP_API pymtp_status pymtp_session_forward(pymtp_session *s, const int32_t *ids, size_t n, int32_t want, float *logits,
+                                             float *hidden, pymtp_error *err);
+/* n chained greedy drafts after the pending token `pending` (chosen, not in the cache). out_ids: (n); logits:
+ * (n, vocab) or NULL, ids outside the chosen clusters at min(chosen) - 1. Changes nothing in the session. Needs a
+ * drafter and the hidden row of position length - 1 (kept by the last forward; PYMTP_E_STATE after a rewind). */
+PYMTP_API pymtp_status pymtp_session_draft(pymtp_session *s, size_t n, int32_t pending, int32_t *out_ids, float *logits,
+                                           pymtp_error *err);
+/* The hidden row of position length - 1: (width). PYMTP_E_STATE where there is none. */
+PYMTP_API pymtp_status pymtp_session_hidden(const pymtp_session *s, float *out, pymtp_error *err);
+/* Back to an earlier length. Where the rings no longer reach, the session replays its own tokens from the nearest
+ * snapshot (stats: replayed). */
+PYMTP_API pymtp_status pymtp_session_rewind(pymtp_session *s, int64_t length, pymtp_error *err);
+/* Keeps the longest common prefix of the session's tokens and ids; *kept is its length. */
+PYMTP_API pymtp_status pymtp_session_sync(pymtp_session *s, const int32_t *ids, size_t n, int64_t *kept, pymtp_error *err);
+PYMTP_API pymtp_snapshot *pymtp_session_snapshot(pymtp_session *s, pymtp_error *err);
+/* Brings the session to the snapshot's tokens, from the session's own cache where its prefix still agrees, else by
+ * recomputing (stats: replayed). The snapshot stays valid and may be restored into any session of the same model. */
+PYMTP_API pymtp_status pymtp_session_restore(pymtp_session *s, const pymtp_snapshot *snap, pymtp_error *err);
+PYMTP_API void pymtp_snapshot_free(pymtp_snapshot *snap);
+/* The stored bytes of one position in one layer, keys then values: returns their count (0: the layer owns no K/V;
+ * negative: not readable) and writes them when cap suffices. For tests of equality. */
+PYMTP_API int64_t pymtp_session_kv_bytes(const pymtp_session *s, int32_t layer, int64_t position, uint8_t *out, size_t cap);
+
+/* ---- generation: a pull loop --------------------------------------------------------------------------------- */
+
+#define PYMTP_DRAFT_AUTO -1
+
+#define PYMTP_FINISH_NONE 0 /* still running */
+#define PYMTP_FINISH_STOP 1 /* an end token or a stop string */
+#define PYMTP_FINISH_LENGTH 2
+#define PYMTP_FINISH_CONTEXT 3
+#define PYMTP_FINISH_CANCELLED 4
+#define PYMTP_FINISH_ERROR 5
+
+/* How tokens are chosen (docs/DESIGN.md, sampling). The chain: suppressed ids and bias; repetition, presence and
+ * frequency penalties over the tokens emitted by this request; top-k; top-p and min-p on the untempered softmax;
+ * division by the temperature; Gumbel noise from (seed, absolute position, id); argmax, ties to the lowest id.
+ * Temperature 0: argmax after bias and penalties. Use pymtp_params_init() for the defaults. */
+typedef struct pymtp_params {
+    uint32_t size;
+    int32_t max_tokens;          /* new tokens at most; -1: until the context is full */
+    double temperature;          /* 0 and up; default 1.0 */
+    int32_t top_k;               /* 0: off; default 64 */
+    int32_t ignore_eos;          /* 1: end tokens are emitted like others */
+    double top_p;                /* 1: off; default 0.95 */
+    double min_p;                /* 0: off; default 0 */
+    double repetition_penalty;   /* 1: off */
+    double presence_penalty;     /* 0: off */
+    double frequency_penalty;    /* 0: off */
+    uint64_t seed;
+    const int32_t *bias_ids;     /* logit bias: (n_bias) ids and values added to the logits; copied */
+    const float *bias_values;
+    size_t n_bias;
+    const char *const *stop;     /* (n_stop) stop strings; copied */
+    const size_t *stop_bytes;    /* (n_stop) their lengths */
+    size_t n_stop;
+    int32_t logprobs;            /* -1: off; 0..20: log-probability of each token and of that many best ones */
+    int32_t draft;               /* PYMTP_DRAFT_AUTO or 0..PYMTP_MAX_DRAFT drafts a round */
+    const int32_t *script;       /* tests: drafts come from here, script[i] for the i-th new token; copied */
+    size_t n_script;             /* no drafts beyond its end */
+    int64_t snapshot_at;         /* prompt length at which to keep a snapshot; -1: at its end; -2: none */
+} pymtp_params;
+
+/* One id with its log-probability under the softmax of the softcapped logits (before bias, penalties, temperature). */
+typedef struct pymtp_logprob {
+    int32_t id;
+    float logprob;
+} pymtp_logprob;
+
+/* What one step gave. Pointers belong to the session and hold until its next call. */
+typedef struct pymtp_output {
+    uint32_t size;
+    int32_t finish;              /* PYMTP_FINISH_* */
+    int32_t status;              /* PYMTP_OK, or why finish is PYMTP_FINISH_ERROR */
+    int32_t stop_id;             /* the end token that stopped it, else -1 */
+    const int32_t *tokens;       /* (n_tokens) new ids, without an ending id */
+    size_t n_tokens;
+    const char *text;            /* (n_text) bytes that are safe to show: whole characters, no part of a stop string */
+    size_t n_text;
+    const pymtp_logprob *logprobs; /* (n_tokens, 1 + params.logprobs): the token itself, then the best; else NULL */
+    const char *error;           /* text for status, "" if none */
+} pymtp_output;
+
+/* Counters of the current or last request of a session. Seconds are wall time of the passes it took part in. */
+typedef struct pymtp_stats {
+    uint32_t size;
+    int32_t reserved;
+    uint64_t tokens;             /* new tokens */
+    uint64_t passes;             /* target passes after the prompt */
+    uint64_t prompt_tokens;
+    uint64_t prompt_reused;      /* prompt tokens found in the cache */
+    uint64_t replayed;           /* tokens recomputed because a ring no longer reached */
+    uint64_t drafted, accepted;
+    uint64_t drafted_by_position[16], accepted_by_position[16];
+    double seconds_prompt, seconds_draft, seconds_target, seconds_sample;
+} pymtp_stats;
+
+PYMTP_API void pymtp_params_init(pymtp_params *p);
+/* Starts a request: keeps the common prefix with the session, queues the rest of the prompt (at least one token). */
+PYMTP_API pymtp_status pymtp_generate(pymtp_session *s, const int32_t *prompt, size_t n, const pymtp_params *params,
+                                      pymtp_error *err);
+/* One step for n sessions of one model, sharing passes over the weights: a chunk of prompt, or draft, verify and
+ * commit. Sessions without a running request are refused. A failure that concerns one session is in its output;
+ * the returned status tells of failures that concern all. */
+PYMTP_API pymtp_status pymtp_step(pymtp_session *const *sessions, size_t n, pymtp_error *err);
+PYMTP_API pymtp_status pymtp_session_output(const pymtp_session *s, pymtp_output *out);
+PYMTP_API pymtp_status pymtp_session_stats(const pymtp_session *s, pymtp_stats *out);
+/* From any thread: the running or next step of this session ends with PYMTP_FINISH_CANCELLED. */
+PYMTP_API void pymtp_cancel(pymtp_session *s);
+
+/* ---- pieces of the sampler, for tests and tools ---------------------------------------------------------------- */
+
+/* The token that `params` choose at absolute position `position` from n candidates: logits (n) and ids (n; NULL:
+ * 0..n-1 ascending). history: (n_history) ids the penalties count. Negative status on error. */
+PYMTP_API int64_t pymtp_sample(const pymtp_params *params, const float *logits, const int32_t *ids, size_t n,
+                               const int32_t *history, size_t n_history, int64_t position, pymtp_error *err);
+
+#ifdef __cplusplus
+}
+#endif
+#endif
