@@ -1,0 +1,28 @@
+# Developer's commands; users need only `pip install .`. `make help` lists them.
+PYTHON ?= python3
+UNAME := $(shell uname)
+LIB := $(if $(filter Darwin,$(UNAME)),libpymtp.dylib,libpymtp.so)
+
+help: ## this list
+	@grep -E '^[a-z]+:.*##' Makefile | sed 's/:.*## /\t/' | sort
+
+dev: ## build the library and the generated bindings into the source tree, so that `python -m pytest` uses it
+	cmake -S . -B build/dev -G Ninja && cmake --build build/dev --target pymtp
+	mkdir -p pymtp/lib pymtp/include && cp build/dev/$(LIB) pymtp/lib/ && cp csrc/pymtp.h pymtp/include/
+	$(PYTHON) pymtp/_build_ffi.py csrc/pymtp.h pymtp/_ffi.py
+
+test: dev ## run all tests against the source tree
+	$(PYTHON) -m pytest
+
+SANITIZED = cmake -S . -B build/$@ -G Ninja -DPYMTP_TESTS=ON -DPYMTP_SANITIZE=$(1) && cmake --build build/$@ && ctest --test-dir build/$@ --output-on-failure
+asan: ## C tests under AddressSanitizer and LeakSanitizer
+	$(call SANITIZED,address)
+ubsan: ## C tests under UndefinedBehaviorSanitizer
+	$(call SANITIZED,undefined)
+tsan: ## C tests under ThreadSanitizer
+	$(call SANITIZED,thread)
+
+clean: ## remove what was built
+	rm -rf build pymtp/lib pymtp/include pymtp/_ffi.py
+
+.PHONY: help dev test asan ubsan tsan clean

@@ -1,0 +1,48 @@
+"""Shared fixtures: test data, the real vocabulary (stored compressed) and the C test programs, built once a session."""
+import lzma
+import os
+import pathlib
+import subprocess
+
+import pytest
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+DATA = ROOT / "tests" / "data"
+
+
+@pytest.fixture(scope="session")
+def data():
+    """Folder of the golden models and tensors."""
+    return DATA
+
+
+@pytest.fixture(scope="session")
+def vocab_gguf(tmp_path_factory):
+    """The real Gemma 4 tokenizer and metadata as a GGUF without tensors."""
+    path = tmp_path_factory.mktemp("vocab") / "gemma4-vocab.gguf"
+    path.write_bytes(lzma.decompress((DATA / "gemma4-vocab.gguf.xz").read_bytes()))
+    return path
+
+
+def build_c(folder, sanitize=""):
+    """Configures and builds library and C tests into `folder`; returns it. PYMTP_TEST_BUILD reuses a given folder."""
+    args = ["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", "-DPYMTP_TESTS=ON", "-DPYMTP_WERROR=ON",
+            f"-DPYMTP_SANITIZE={sanitize}"]
+    for command in (args, ["cmake", "--build", str(folder)]):
+        done = subprocess.run(command, capture_output=True, text=True)
+        assert done.returncode == 0, done.stdout + done.stderr
+    return folder
+
+
+@pytest.fixture(scope="session")
+def c_build(tmp_path_factory):
+    """Build folder with the C tests (test_*, tool_*), warnings as errors."""
+    reuse = os.environ.get("PYMTP_TEST_BUILD")
+    return build_c(pathlib.Path(reuse) if reuse else tmp_path_factory.mktemp("c"))
+
+
+@pytest.fixture(scope="session")
+def asan_build(tmp_path_factory):
+    """The same under AddressSanitizer and UndefinedBehaviorSanitizer."""
+    reuse = os.environ.get("PYMTP_TEST_ASAN_BUILD")
+    return build_c(pathlib.Path(reuse) if reuse else tmp_path_factory.mktemp("asan"), "address,undefined")
