@@ -18,8 +18,11 @@ typedef struct pm_drafter {
     pm_buf *scores, *candidates;    /* (max_rows, candidates_per_row) logits and, with a centroid head, their ids */
     int32_t candidates_per_row;     /* vocab, or top * members */
     pm_kv_view *views;              /* (max_rows) */
+    int32_t *seg;                   /* (max_rows) 0, 1, 2, ...: each row is a session of its own */
 } pm_drafter;
 
+/* Raises the back end's limits to what this network needs for `rows` rows a call. */
+void pm_drafter_limits(const pm_drafter_config *c, int32_t rows, pm_limits *limits);
 pymtp_status pm_drafter_init(pm_drafter *d, pm_backend *b, const pm_drafter_config *c, const pm_drafter_weights *w,
                              const pm_table *target_embed, int32_t max_rows, pymtp_error *err);
 void pm_drafter_free(pm_drafter *d);

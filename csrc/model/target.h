@@ -33,6 +33,8 @@ typedef struct pm_target_call {
     void *cancel_context;
 } pm_target_call;
 
+/* Raises the back end's limits to what this network needs for `rows` rows a call. */
+void pm_target_limits(const pm_config *c, int32_t rows, pm_limits *limits);
 pymtp_status pm_target_init(pm_target *t, pm_backend *b, const pm_config *c, const pm_weights *w, int32_t max_rows,
                             int32_t max_segments, pymtp_error *err);
 void pm_target_free(pm_target *t);

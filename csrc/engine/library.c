@@ -1,0 +1,20 @@
+/* library.c - version and layout of the public structs: what a caller compares after loading the library. */
+#include "pymtp.h"
+
+#include <string.h>
+
+int32_t pymtp_abi_version(void) { return PYMTP_ABI_VERSION; }
+
+const char *pymtp_version(void) { return PYMTP_VERSION_TEXT; }
+
+size_t pymtp_struct_size(const char *name) {
+    static const struct { const char *name; size_t size; } table[] = {
+#define STRUCT(type) {#type, sizeof(type)}
+        STRUCT(pymtp_error),  STRUCT(pymtp_tensor_info), STRUCT(pymtp_model_options), STRUCT(pymtp_model_info),
+        STRUCT(pymtp_params), STRUCT(pymtp_logprob),     STRUCT(pymtp_output),        STRUCT(pymtp_stats),
+#undef STRUCT
+    };
+    for (size_t i = 0; name && i < sizeof table / sizeof *table; i++)
+        if (!strcmp(table[i].name, name)) return table[i].size;
+    return 0;
+}
