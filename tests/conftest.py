@@ -46,3 +46,12 @@ def asan_build(tmp_path_factory):
     """The same under AddressSanitizer and UndefinedBehaviorSanitizer."""
     reuse = os.environ.get("PYMTP_TEST_ASAN_BUILD")
     return build_c(pathlib.Path(reuse) if reuse else tmp_path_factory.mktemp("asan"), "address,undefined")
+
+
+@pytest.fixture(scope="session")
+def small_models(tmp_path_factory):
+    """small_models(variant, mix) -> (target, drafter): generated quantized pairs (make_models.py), each written once."""
+    import make_models
+
+    folder = tmp_path_factory.mktemp("small")
+    return lambda variant, mix: make_models.build(variant, mix, folder)
