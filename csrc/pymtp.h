@@ -117,7 +117,8 @@ PYMTP_API int32_t pymtp_tokenizer_find(const pymtp_tokenizer *t, const char *pie
 /* The stored piece of an id (U+2581 for spaces, <0xHH> for bytes), owned by the tokenizer; NULL if no such id. */
 PYMTP_API const char *pymtp_tokenizer_piece(const pymtp_tokenizer *t, int32_t id, size_t *bytes);
 /* Returns the number of ids of the text and writes the first min(cap, that) of them; negative status on error.
- * Malformed UTF-8 is defined: each byte that starts no valid sequence becomes its byte token. */
+ * Malformed UTF-8 is defined: each byte that starts no valid sequence becomes its byte token. There are never more
+ * ids than bytes of text, but for the BOS. */
 PYMTP_API int64_t pymtp_tokenize(const pymtp_tokenizer *t, const char *text, size_t bytes, int32_t flags, int32_t *ids,
                                  size_t cap, pymtp_error *err);
 /* Text of ids in one go: byte count, writing at most cap. Control tokens are left out unless flags has
@@ -125,8 +126,8 @@ PYMTP_API int64_t pymtp_tokenize(const pymtp_tokenizer *t, const char *text, siz
 PYMTP_API int64_t pymtp_detokenize(const pymtp_tokenizer *t, const int32_t *ids, size_t n, int32_t flags, char *out,
                                    size_t cap, pymtp_error *err);
 /* Streaming: push one id, get the bytes of the characters that are complete now (possibly none). Owned by the
- * decoder until the next call. flush gives what is left (an incomplete sequence as U+FFFD). The concatenation
- * equals pymtp_detokenize of all ids. */
+ * decoder until the next call; NULL if there is no such id. flush gives what is left (an incomplete sequence as
+ * U+FFFD). The concatenation equals pymtp_detokenize of all ids. */
 PYMTP_API pymtp_decoder *pymtp_decoder_new(const pymtp_tokenizer *t, int32_t flags, pymtp_error *err);
 PYMTP_API const char *pymtp_decoder_push(pymtp_decoder *d, int32_t id, size_t *bytes);
 PYMTP_API const char *pymtp_decoder_flush(pymtp_decoder *d, size_t *bytes);

@@ -82,26 +82,26 @@ static pymtp_status make_room(encoder *e, size_t n, pymtp_error *err) {
     return PYMTP_OK;
 }
 
-/* Splits a run into characters; a character without a token and a byte that belongs to none become byte tokens, which
- * never merge. Returns the number of symbols. */
+/* Splits a run into at most n symbols, one per character; a character without a token and a byte that belongs to none
+ * become byte tokens, which never merge. (So a space in a vocabulary without U+2581 is <0x20>, not three bytes: it
+ * comes back as a space.) Returns the number of symbols. */
 static int32_t split(encoder *e, const char *text, size_t n) {
     int32_t count = 0;
     for (size_t i = 0; i < n;) {
         const unsigned length = pm_utf8_char((const uint8_t *)text + i, n - i);
-        const char *c = text[i] == ' ' ? PM_SPACE : text + i;
-        const unsigned bytes = text[i] == ' ' ? PM_SPACE_BYTES : length ? length : 1;
-        const int32_t id = text[i] == ' ' ? e->t->space : length ? pm_vocab_find(e->t, c, length, "", 0) : -1;
-        if (id >= 0 && pm_plain(e->t, id)) e->symbols[count++].id = id;
-        else
-            for (unsigned b = 0; b < bytes; b++) e->symbols[count++].id = e->t->byte_id[(uint8_t)c[b]];
-        i += length ? length : 1;
+        const int32_t id = text[i] == ' ' ? e->t->space : length ? pm_vocab_find(e->t, text + i, length, "", 0) : -1;
+        const size_t end = i + (length ? length : 1);
+        if (id >= 0 && pm_plain(e->t, id)) {
+            e->symbols[count++].id = id;
+            i = end;
+        }
+        for (; i < end; i++) e->symbols[count++].id = e->t->byte_id[(uint8_t)text[i]];
     }
     return count;
 }
 
 static pymtp_status encode_run(encoder *e, const char *text, size_t n, pymtp_error *err) {
-    /* A space may become three bytes, in a vocabulary without U+2581. */
-    PM_TRY(make_room(e, e->t->space < 0 ? PM_SPACE_BYTES * n : n, err));
+    PM_TRY(make_room(e, n, err));
     const int32_t count = split(e, text, n);
     e->queued = 0;
     for (int32_t i = 0; i < count; i++) {
@@ -198,8 +198,7 @@ int64_t pymtp_tokenize(const pymtp_tokenizer *t, const char *text, size_t bytes,
     if (!t || (!text && bytes) || (!ids && cap)) return pm_fail(err, PYMTP_E_ARG, "pymtp_tokenize: a pointer is NULL");
     if (flags & ~(PYMTP_TOK_SPECIAL | PYMTP_TOK_BOS | PYMTP_TOK_MARKERS))
         return pm_fail(err, PYMTP_E_ARG, "flags: expected PYMTP_TOK_*, found %d", flags);
-    if (bytes > INT32_MAX / PM_SPACE_BYTES)
-        return pm_fail(err, PYMTP_E_ARG, "text: expected at most %d bytes, found %zu", INT32_MAX / PM_SPACE_BYTES, bytes);
+    if (bytes > INT32_MAX) return pm_fail(err, PYMTP_E_ARG, "text: expected at most %d bytes, found %zu", INT32_MAX, bytes);
     encoder e = {.t = t, .flags = flags, .ids = ids, .cap = cap};
     const pymtp_status status = encode_text(&e, text, bytes, err);
     pm_free(e.symbols);

@@ -212,7 +212,6 @@ static pymtp_status set_ids(pymtp_tokenizer *t, const pm_gguf *file, pymtp_error
     if (t->bos < 0) return pm_fail(err, PYMTP_E_FORMAT, KEY "bos_token_id: missing");
     PM_TRY(get_special_id(t, file, KEY "unknown_token_id", "<unk>", &t->unknown, err));
     t->space = find_text(t, PM_SPACE);
-    if (t->space >= 0 && !pm_plain(t, t->space)) t->space = -1;
     for (int i = 0; i < 256; i++) {
         if (t->byte_id[i] >= 0) continue;
         if (t->unknown < 0)
