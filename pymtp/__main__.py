@@ -1,0 +1,4 @@
+"""python -m pymtp"""
+from .cli import main
+
+main()

@@ -1,0 +1,154 @@
+"""The open model that Model and its sessions share: handle, information, defaults. Freed after the last of them.
+
+Also finds the drafter that lies beside a target.
+"""
+from __future__ import annotations
+
+import math
+import os
+import pathlib
+import weakref
+from dataclasses import dataclass
+from typing import Any
+
+from ._lib import Call, ffi, lib, new_struct, path_bytes, text
+from .chat import Style
+from .errors import ArgumentError, FormatError, MismatchError, ReadError, StateError, UnsupportedError
+from .generate import INT32, Defaults, _integer
+from .gguf_file import File
+from .tokenizer import Tokenizer
+
+KV_TYPES = {"f16": lib.PYMTP_KV_F16, "f32": lib.PYMTP_KV_F32, "q8_0": lib.PYMTP_KV_Q8_0}
+
+
+@dataclass(frozen=True)
+class ModelInfo:
+    """Shapes and sizes of an open model. Sizes in bytes; head_dim of sliding, head_dim_global of full layers."""
+
+    name: str
+    drafter_name: str
+    cpu: str
+    vocab: int
+    width: int
+    layers: int
+    heads: int
+    window: int
+    context: int
+    shared_kv_layers: int
+    ple_width: int
+    experts: int
+    experts_used: int
+    head_dim: int
+    head_dim_global: int
+    threads: int
+    kv: str
+    chunk: int
+    drafter_layers: int
+    drafter_width: int
+    drafter_centroids: int
+    drafter_centroid_top_k: int
+    weight_bytes: int
+    kv_bytes_per_position: int
+    kv_bytes_fixed: int
+    snapshot_bytes: int
+
+
+class Core:
+    """One pymtp_model. Sessions hold it, so that it is closed after them."""
+
+    def __init__(self, target: Any, drafter: Any, threads: int | None, context: int | None, kv: str, chunk: int | None):
+        if kv not in KV_TYPES:
+            raise ArgumentError(f"kv: expected one of {', '.join(KV_TYPES)}, found {kv!r}")
+        options, call = new_struct("pymtp_model_options"), Call()
+        options.threads = 0 if threads is None else _integer("threads", threads, 1, INT32)
+        options.context = 0 if context is None else _integer("context", context, 1, 2**62)
+        options.chunk = 0 if chunk is None else _integer("chunk", chunk, 1, INT32)
+        options.kv = KV_TYPES[kv]
+        path = ffi.new("char[]", path_bytes(drafter)) if drafter is not None else ffi.NULL
+        options.drafter = path
+        self._ptr = call.handle(lib.pymtp_model_open(path_bytes(target), options, call.err))
+        self._finalizer = weakref.finalize(self, lib.pymtp_model_close, self._ptr, ffi.NULL)
+        self.drafter_path = None if drafter is None else os.fspath(drafter)
+        self.info = self._read_info()
+        self.tokenizer = Tokenizer._of(lib.pymtp_model_tokenizer(self._ptr), None)
+        self.guests: weakref.WeakSet[Any] = weakref.WeakSet()  # open sessions and snapshots
+        with File(target) as file:
+            self.defaults = read_defaults(file)
+            self.style = Style.of(self.info.ple_width > 0, file.string("tokenizer.chat_template"))
+
+    @property
+    def ptr(self) -> Any:
+        if self._ptr is None:
+            raise StateError("the model is closed")
+        return self._ptr
+
+    def _read_info(self) -> ModelInfo:
+        raw = new_struct("pymtp_model_info")
+        Call().check(lib.pymtp_model_get_info(self._ptr, raw))
+        values = {name: getattr(raw, name) for name in ModelInfo.__dataclass_fields__}
+        for name in ("name", "drafter_name", "cpu"):
+            values[name] = text(values[name])
+        values["kv"] = next(name for name, code in KV_TYPES.items() if code == raw.kv)
+        return ModelInfo(**values)
+
+    def close(self) -> None:
+        """Frees sessions, snapshots and the model; waits for calls of other threads on its sessions."""
+        if self._ptr is None:
+            return
+        for guest in list(self.guests):
+            guest.close()
+        call = Call()
+        call.check(lib.pymtp_model_close(self._ptr, call.err))
+        self._finalizer.detach()
+        self._ptr = None
+        self.tokenizer.close()
+
+
+def read_defaults(file: File) -> Defaults:
+    """general.sampling.* of the file where it holds usable numbers, else Google's values."""
+    def number(key: str, default: float, low: float, high: float) -> float:
+        value = file.value("general.sampling." + key)
+        usable = isinstance(value, (int, float)) and math.isfinite(value) and low <= value <= high
+        return value if usable else default
+
+    plain = Defaults()
+    return Defaults(float(number("temp", plain.temperature, 0, 100)), int(number("top_k", plain.top_k, 0, INT32)),
+                    float(number("top_p", plain.top_p, 1e-9, 1)))
+
+
+# ---- the drafter beside a target ----------------------------------------------------------------------------------------
+
+
+def drafter_candidates(target: str | os.PathLike[str]) -> list[pathlib.Path]:
+    """Files beside the target, or in its folder MTP, that may be its drafter, likeliest first. The name only proposes;
+    whether one fits is decided by opening it."""
+    target = pathlib.Path(target)
+    found = []
+    try:
+        for path in target.parent.iterdir():
+            name = path.name.lower()
+            if name == "mtp" and path.is_dir():
+                found += [p for p in path.iterdir() if p.name.lower().endswith(".gguf")]
+            elif name.endswith(".gguf") and (name.startswith("mtp-") or any(w in name for w in ("drafter", "assistant", "-mtp"))):
+                found.append(path)
+        sizes = {path: path.stat().st_size for path in found if path.name != target.name}
+    except OSError:
+        return []
+
+    def closeness(path: pathlib.Path) -> int:
+        return len(os.path.commonprefix([path.name.lower().removeprefix("mtp-"), target.name.lower()]))
+
+    return sorted(sizes, key=lambda path: (-closeness(path), sizes[path], path.name))
+
+
+def open_core(target: Any, drafter: Any, **options: Any) -> Core:
+    """drafter: a path, None, or "auto"."""
+    if drafter == "auto":
+        path_bytes(target)  # a target that is no path is refused as such
+        for candidate in drafter_candidates(os.fsdecode(target)):
+            try:
+                return Core(target, candidate, **options)
+            except (MismatchError, UnsupportedError, FormatError, ReadError):
+                continue  # another model's, or the target itself is at fault, which the last line reports
+        drafter = None
+    return Core(target, drafter, **options)

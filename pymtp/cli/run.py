@@ -1,0 +1,165 @@
+"""pymtp run: answer one prompt, or chat."""
+from __future__ import annotations
+
+import json
+import os
+import sys
+from typing import TYPE_CHECKING, Any
+
+import click
+
+if TYPE_CHECKING:
+    from ..generate import Completion
+    from ..model import Model
+
+
+class DraftType(click.ParamType):
+    name = "auto|0..16"
+
+    def convert(self, value: Any, param: Any, ctx: Any) -> Any:
+        if value == "auto":
+            return value
+        return click.IntRange(0, 16).convert(value, param, ctx)
+
+
+NUMBER = click.FloatRange(0)
+SAMPLING = [
+    click.option("--max-tokens", "-n", type=click.IntRange(0), help="New tokens at most."),
+    click.option("--temperature", "-t", type=NUMBER, help="0 is greedy. Default: the file's, else 1."),
+    click.option("--top-k", type=click.IntRange(0), help="0 is off. Default: the file's, else 64."),
+    click.option("--top-p", type=NUMBER, help="1 is off. Default: the file's, else 0.95."),
+    click.option("--min-p", type=NUMBER, help="Default: 0, off."),
+    click.option("--repetition-penalty", type=NUMBER, help="Default: 1, off."),
+    click.option("--presence-penalty", type=float, help="Default: 0, off."),
+    click.option("--frequency-penalty", type=float, help="Default: 0, off."),
+    click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Default: a fresh one."),
+    click.option("--stop", multiple=True, help="Ends the answer before this text. May be given several times."),
+    click.option("--draft", type=DraftType(), default="auto", show_default=True, help="Drafts in a round. Never changes the output."),
+    click.option("--ignore-eos", is_flag=True, help="Go on after end tokens."),
+]
+
+
+def with_options(options: list[Any]) -> Any:
+    def decorate(function: Any) -> Any:
+        for option in reversed(options):
+            function = option(function)
+        return function
+    return decorate
+
+
+@click.command()
+@click.argument("target", type=click.Path())
+@click.argument("prompt", required=False)
+@click.option("--drafter", default="auto", show_default=True, help="Path of the drafter, none, or auto: a fitting file beside the target.")
+@click.option("--system", help="System message.")
+@click.option("--thinking/--no-thinking", default=False, help="Let the model think first; its thoughts go to stderr.")
+@click.option("--raw", is_flag=True, help="Continue the prompt as it is, without the chat format.")
+@with_options(SAMPLING)
+@click.option("--context", type=click.IntRange(1), help="Positions. Default: the model's maximum.")
+@click.option("--threads", type=click.IntRange(1), help="Default: one per core.")
+@click.option("--kv", type=click.Choice(["f16", "f32", "q8_0"]), default="f16", show_default=True, help="How keys and values are stored.")
+@click.option("--stats", is_flag=True, help="Speed and accepted drafts, on stderr.")
+@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+def run(target: str, prompt: str | None, drafter: str, system: str | None, thinking: bool, raw: bool, context: int | None,
+        threads: int | None, kv: str, stats: bool, as_json: bool, **options: Any) -> None:
+    """Answer PROMPT with the model TARGET (a GGUF file). Without PROMPT: standard input, or a chat in a terminal."""
+    from ..model import Model
+
+    if raw and (system or thinking):
+        raise click.UsageError("--raw takes no --system or --thinking", click.get_current_context())
+    interactive = prompt is None and sys.stdin.isatty()
+    if interactive and as_json:
+        raise click.UsageError("--json needs a PROMPT or standard input", click.get_current_context())
+    if not interactive and prompt in (None, "-"):
+        prompt = sys.stdin.buffer.read().decode("utf-8", "surrogateescape").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+    options["stop"] = list(options["stop"]) or None
+    with Model(target, None if drafter == "none" else drafter, threads=threads, context=context, kv=kv) as model:
+        answerer = Answerer(model, system, thinking, raw, stats, options)
+        if interactive:
+            from .chat import interact
+
+            interact(answerer)
+        elif as_json:
+            click.echo(json.dumps(as_object(answerer.silent(prompt or ""), raw)))
+        else:
+            answerer.answer(prompt or "")
+
+
+class Answerer:
+    """Answers prompts on stdout with the options of the command line, and keeps the messages of the chat."""
+
+    def __init__(self, model: "Model", system: str | None, thinking: bool, raw: bool, stats: bool, options: dict[str, Any]):
+        self.model, self.thinking, self.raw, self.stats, self.options = model, thinking, raw, stats, options
+        self.system = system
+        self.colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        self.clear()
+
+    def clear(self) -> None:
+        """Forgets the chat."""
+        self.messages: list[dict[str, Any]] = [{"role": "system", "content": self.system}] if self.system else []
+
+    def _stream(self, prompt: str) -> Any:
+        if self.raw:
+            return self.model.generate(prompt, **self.options)
+        messages = [*self.messages, {"role": "user", "content": prompt}]
+        return self.model.chat(messages, thinking=self.thinking, stream=True, **self.options)
+
+    def silent(self, prompt: str) -> "Completion":
+        with self._stream(prompt) as stream:
+            for _ in stream:
+                pass
+            return stream.completion
+
+    def answer(self, prompt: str) -> None:
+        """Streams the answer to stdout, thoughts to stderr. Ctrl-C ends it: what was said stays in the chat."""
+        stream, shown = self._stream(prompt), ""
+        try:
+            with stream:
+                for chunk in stream:
+                    shown += self._show(chunk)
+        finally:
+            if not shown.endswith("\n") or not shown:
+                click.echo()
+            if not self.raw and (shown or sys.exc_info()[0] is None):
+                self.messages += [{"role": "user", "content": prompt}, stream.completion.message]
+            if self.stats:
+                click.echo(self._dim(summary(stream.completion)), err=True)
+
+    def _show(self, chunk: Any) -> str:
+        text = chunk.text if self.raw else chunk.content
+        if not self.raw:
+            if chunk.thinking:
+                click.echo(self._dim(chunk.thinking), nl=False, err=True)
+            for call in chunk.tool_calls:
+                text += json.dumps(call["function"]) + "\n"
+        if text:
+            sys.stdout.write(text)
+            sys.stdout.flush()
+        return text
+
+    def _dim(self, text: str) -> str:
+        return click.style(text, dim=True) if self.colour else text
+
+
+def rate(n: int, seconds: float) -> str:
+    return f"{n / seconds:.1f} tokens/s" if seconds > 0 else "-"
+
+
+def summary(done: "Completion") -> str:
+    """Two or three lines about a completion."""
+    s = done.stats
+    computed = s.prompt_tokens - s.prompt_reused
+    seconds = s.seconds_draft + s.seconds_target + s.seconds_sample
+    lines = [f"prompt: {s.prompt_tokens} tokens, {s.prompt_reused} reused, {rate(computed, s.seconds_prompt)}",
+             f"answer: {s.tokens} tokens, {s.passes} passes, {rate(s.tokens, seconds)}; {done.finish_reason}, seed {done.seed}"]
+    if s.drafted:
+        positions = " ".join(f"{a}/{d}" for a, d in zip(s.accepted_by_position, s.drafted_by_position) if d)
+        lines.append(f"drafts: {s.accepted} of {s.drafted} accepted; by position {positions}")
+    return "\n".join(lines)
+
+
+def as_object(done: Any, raw: bool) -> dict[str, Any]:
+    out = {"text": done.text, "tokens": done.tokens, "finish_reason": done.finish_reason, "seed": done.seed, "stats": vars(done.stats)}
+    if not raw:
+        out |= {"content": done.content, "thinking": done.thinking, "tool_calls": list(done.tool_calls)}
+    return out

@@ -1,0 +1,79 @@
+"""Looks into any GGUF file: metadata and tensor directory, without loading a model."""
+from __future__ import annotations
+
+import json
+import os
+from dataclasses import dataclass
+from typing import Any, Iterator
+
+from ._lib import Call, ffi, lib, new_struct, path_bytes, text
+from .errors import StateError
+
+
+@dataclass(frozen=True)
+class Tensor:
+    """One entry of the tensor directory. dims[0] is the row length; a matrix (out, in) has dims [in, out]."""
+
+    name: str
+    type: str
+    dims: list[int]
+    bytes: int
+
+
+class File:
+    """An open GGUF file; of a split set, any part opens the whole. Raises pymtp.Error for a malformed one."""
+
+    def __init__(self, path: str | os.PathLike[str]):
+        call = Call()
+        self._ptr = ffi.gc(call.handle(lib.pymtp_file_open(path_bytes(path), call.err)), lib.pymtp_file_close)
+
+    @property
+    def _p(self) -> Any:
+        if self._ptr is None:
+            raise StateError("the file is closed")
+        return self._ptr
+
+    def close(self) -> None:
+        if self._ptr is not None:
+            ffi.release(self._ptr)
+            self._ptr = None
+
+    def __enter__(self) -> "File":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def keys(self) -> list[str]:
+        """The metadata keys, in file order."""
+        return [text(lib.pymtp_file_key(self._p, i)) for i in range(lib.pymtp_file_n_keys(self._p))]
+
+    def value_json(self, key: str, max_items: int = 8) -> str | None:
+        """A value as JSON text, of arrays at most max_items items and "..."; None when there is no such key."""
+        raw, cap = key.encode(), 256
+        while True:
+            out = ffi.new("char[]", cap)
+            n = lib.pymtp_file_value_json(self._p, raw, max_items, out, cap)
+            if n < 0:
+                return None
+            if n < cap:
+                return ffi.buffer(out, n)[:].decode("utf-8", "replace")
+            cap = n + 1
+
+    def value(self, key: str, default: Any = None) -> Any:
+        """A value as a Python object, arrays whole; default when there is no such key."""
+        shown = self.value_json(key, 2**31)
+        return default if shown is None else json.loads(shown, strict=False)
+
+    def string(self, key: str) -> str | None:
+        """The text of a string value; None when there is no such key or it is no string."""
+        size = ffi.new("size_t *")
+        raw = lib.pymtp_file_string(self._p, key.encode(), size)
+        return ffi.buffer(raw, size[0])[:].decode("utf-8", "replace") if raw else None
+
+    def tensors(self) -> Iterator[Tensor]:
+        """The tensor directory, in file order."""
+        info = new_struct("pymtp_tensor_info")
+        for i in range(lib.pymtp_file_n_tensors(self._p)):
+            Call().check(lib.pymtp_file_tensor(self._p, i, info))
+            yield Tensor(text(info.name), text(info.type), list(info.dims[0:info.n_dims]), info.bytes)

@@ -1,0 +1,140 @@
+"""The Gemma 4 tokenizer, alone (Tokenizer) or as part of a model."""
+from __future__ import annotations
+
+import os
+import weakref
+from typing import Any, Sequence
+
+import numpy as np
+
+from ._lib import Call, ffi, lib, path_bytes, pointer, text_bytes, token_array
+from .errors import ArgumentError, StateError, from_code
+
+
+class Tokenizer:
+    """Text to ids and back, of any Gemma 4 GGUF, also one without tensors. Immutable: any thread may use it.
+
+    Raises a pymtp.Error when the file cannot be read or holds no Gemma 4 tokenizer.
+    """
+
+    def __init__(self, path: str | os.PathLike[str]):
+        call = Call()
+        self._set(call.handle(lib.pymtp_tokenizer_open(path_bytes(path), call.err)), None)
+        self._finalizer = weakref.finalize(self, lib.pymtp_tokenizer_close, self._ptr)
+
+    @classmethod
+    def _of(cls, ptr: Any, owner: Any) -> "Tokenizer":
+        """The tokenizer that belongs to `owner` (an open model), which is kept alive."""
+        self = cls.__new__(cls)
+        self._finalizer = None
+        self._set(ptr, owner)
+        return self
+
+    def _set(self, ptr: Any, owner: Any) -> None:
+        self._ptr, self._owner = ptr, owner
+
+    @property
+    def _p(self) -> Any:
+        if self._ptr is None or (self._owner is not None and self._owner._ptr is None):
+            raise StateError("the tokenizer is closed")
+        return self._ptr
+
+    def close(self) -> None:
+        """Frees the tokenizer; of a model's it only ends this object."""
+        self._ptr = None
+        if self._finalizer:
+            self._finalizer()
+
+    def __enter__(self) -> "Tokenizer":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    def __len__(self) -> int:
+        """Tokens in the vocabulary."""
+        return lib.pymtp_tokenizer_size(self._p)
+
+    @property
+    def bos(self) -> int:
+        """The id that begins every text."""
+        return lib.pymtp_tokenizer_bos(self._p)
+
+    def is_eog(self, id: int) -> bool:
+        """Whether the id ends a generation."""
+        return bool(lib.pymtp_tokenizer_is_eog(self._p, _id(id)))
+
+    def find(self, piece: str) -> int | None:
+        """The id whose stored piece is exactly `piece` (U+2581 for a space), or None."""
+        raw = text_bytes(piece, "piece")
+        found = lib.pymtp_tokenizer_find(self._p, raw, len(raw))
+        return found if found >= 0 else None
+
+    def piece(self, id: int) -> str:
+        """The stored piece of an id."""
+        size = ffi.new("size_t *")
+        raw = lib.pymtp_tokenizer_piece(self._p, _id(id), size)
+        if not raw:
+            raise ArgumentError(f"id: {id} is not in the vocabulary of {len(self)} tokens")
+        return ffi.buffer(raw, size[0])[:].decode("utf-8", "replace")
+
+    def tokenize(self, text: str | bytes, special: bool = False, bos: bool = False, markers: bool = False) -> list[int]:
+        """The ids of a text.
+
+        special: control tokens (<|turn>, ...) and markers in the text become their ids; off for text that is not trusted.
+        markers: only user-defined markers (<|channel>, <|tool_call>, ...) do. bos: one BOS in front, unless the text
+        already starts with one.
+        """
+        flags = (special and lib.PYMTP_TOK_SPECIAL) | (bos and lib.PYMTP_TOK_BOS) | (markers and lib.PYMTP_TOK_MARKERS)
+        raw, call = text_bytes(text), Call()
+        ids = np.empty(len(raw) + 1, np.int32)  # no token is shorter than a byte
+        n = call.check(lib.pymtp_tokenize(self._p, raw, len(raw), flags, pointer(ids), ids.size, call.err))
+        return ids[:n].tolist()
+
+    def detokenize(self, ids: Sequence[int] | np.ndarray, special: bool = False) -> str:
+        """The text of ids; control tokens only with special=True. Bytes that form no character become U+FFFD."""
+        array, call, cap = token_array(ids), Call(), 64
+        cap += 16 * array.size
+        while True:
+            out = ffi.new("char[]", cap)
+            n = call.check(lib.pymtp_detokenize(self._p, pointer(array), array.size, special and lib.PYMTP_TOK_SPECIAL, out, cap,
+                                                call.err))
+            if n <= cap:
+                return ffi.buffer(out, n)[:].decode("utf-8", "replace")
+            cap = n
+
+    def decoder(self, special: bool = False) -> "Decoder":
+        """A streaming detokenizer that never splits a character."""
+        return Decoder(self, special)
+
+
+class Decoder:
+    """Ids one by one to text: push(id) gives the characters that are complete, flush() what is left. Not thread-safe."""
+
+    def __init__(self, tokenizer: Tokenizer, special: bool = False):
+        call = Call()
+        self._tokenizer = tokenizer  # outlives the decoder
+        ptr = lib.pymtp_decoder_new(tokenizer._p, special and lib.PYMTP_TOK_SPECIAL, call.err)
+        self._ptr = ffi.gc(call.handle(ptr), lib.pymtp_decoder_free)
+        self._size = ffi.new("size_t *")
+
+    def _take(self, raw: Any) -> str:
+        if not raw and self._size[0]:
+            raise from_code(lib.PYMTP_E_NOMEM, "no memory to decode a token")
+        return ffi.buffer(raw, self._size[0])[:].decode("utf-8", "replace") if self._size[0] else ""
+
+    def push(self, id: int) -> str:
+        return self._take(lib.pymtp_decoder_push(self._ptr, _id(id), self._size))
+
+    def flush(self) -> str:
+        return self._take(lib.pymtp_decoder_flush(self._ptr, self._size))
+
+
+def _id(value: int) -> int:
+    try:
+        value = int(value.__index__())
+    except (AttributeError, TypeError):
+        raise ArgumentError(f"id: expected an integer, found {type(value).__name__}") from None
+    if not -2**31 <= value < 2**31:
+        raise ArgumentError(f"id: {value} does not fit in 32 bits")
+    return value
