@@ -24,6 +24,7 @@ struct pm_pool {
     pthread_cond_t wake, done;
     atomic_uint generation;       /* a new value is a new job */
     atomic_int pending;           /* workers still at it */
+    atomic_int busy;              /* a job runs: another pm_pool_run can only come from inside it */
     int stop;
     pm_job job;
     void *context;
@@ -128,10 +129,31 @@ void pm_pool_free(pm_pool *p) {
 
 int pm_pool_threads(const pm_pool *p) { return p->threads; }
 
+/* Index of the calling thread: the caller of the outer job counts as 0. */
+static int own_index(const pm_pool *p) {
+    const pthread_t self = pthread_self();
+    for (int i = 1; i <= p->started; i++)
+        if (pthread_equal(p->thread[i], self)) return i;
+    return 0;
+}
+
+static void wait_for_workers(pm_pool *p) {
+    const uint64_t until = now_ns() + SPIN_NANOSECONDS;
+    while (atomic_load_explicit(&p->pending, memory_order_acquire) && now_ns() < until) pause_cpu();
+    if (!atomic_load_explicit(&p->pending, memory_order_acquire)) return;
+    pthread_mutex_lock(&p->lock);
+    while (atomic_load_explicit(&p->pending, memory_order_acquire)) pthread_cond_wait(&p->done, &p->lock);
+    pthread_mutex_unlock(&p->lock);
+}
+
 void pm_pool_run(pm_pool *p, size_t items, size_t grain, pm_job job, void *context) {
     if (!items) return;
     if (p->threads == 1 || items <= grain) {
-        job(context, 0, items, 0);
+        job(context, 0, items, p->threads == 1 ? 0 : own_index(p));
+        return;
+    }
+    if (atomic_exchange_explicit(&p->busy, 1, memory_order_acq_rel)) { /* nested */
+        job(context, 0, items, own_index(p));
         return;
     }
     p->job = job;
@@ -141,13 +163,8 @@ void pm_pool_run(pm_pool *p, size_t items, size_t grain, pm_job job, void *conte
     atomic_store_explicit(&p->pending, p->threads - 1, memory_order_release);
     announce(p);
     run_part(p, 0);
-    const uint64_t until = now_ns() + SPIN_NANOSECONDS;
-    while (atomic_load_explicit(&p->pending, memory_order_acquire) && now_ns() < until) pause_cpu();
-    if (atomic_load_explicit(&p->pending, memory_order_acquire)) {
-        pthread_mutex_lock(&p->lock);
-        while (atomic_load_explicit(&p->pending, memory_order_acquire)) pthread_cond_wait(&p->done, &p->lock);
-        pthread_mutex_unlock(&p->lock);
-    }
+    wait_for_workers(p);
+    atomic_store_explicit(&p->busy, 0, memory_order_release);
 }
 
 /* ---- cores ---- */

@@ -1,0 +1,151 @@
+/* backend_cpu.h - private to the files backend_cpu*.c: the CPU back end's state and the helpers its ops share.
+ *
+ * Everything an op needs is taken in prepare(): ops allocate nothing. Scratch is plain (rows, width) floats; what a
+ * name holds is said where it is filled. Ops run on the pool, split over rows or over outputs, never over a sum. */
+#ifndef PM_CPU_BACKEND_CPU_H
+#define PM_CPU_BACKEND_CPU_H
+
+#include "backend.h"
+#include "base/memory.h"
+#include "base/pool.h"
+#include "cpu/kernels.h"
+
+struct pm_buf {
+    unsigned char *data;
+    size_t bytes;
+    pm_region region; /* base NULL: data is from pm_aligned */
+};
+
+struct pm_matrix {
+    pm_packed packed;
+    pm_buf store;
+};
+
+struct pm_table {
+    const pm_gguf *file;
+    const pm_gguf_tensor *tensor;
+    const pm_format *format;
+    size_t cols, row_bytes;
+};
+
+#define PM_CPU_ROPES 4 /* sliding and global, of target and drafter */
+
+/* cos and sin of the angles of the last call with these frequencies; valid for equal (inv_freq, pos) only. */
+typedef struct pm_cpu_rope {
+    int32_t head_dim, n;
+    int32_t *pos;       /* (rows) */
+    double *inv_freq;   /* (head_dim / 2) */
+    float *cos, *sin;   /* (rows, head_dim / 2) */
+} pm_cpu_rope;
+
+typedef struct pm_cpu {
+    pm_backend base; /* first: a pm_backend * is a pm_cpu * */
+    const pm_kernels *k;
+    pm_pool *pool;
+    int threads;
+    pymtp_error *errors;          /* (threads): what went wrong in a job */
+    unsigned char *stage;         /* (threads, stage_bytes): one stored row of a table */
+    size_t stage_bytes;
+
+    pm_region scratch;
+    size_t rows, wide;            /* rows of the scratch below, and its width */
+    float *a, *b;                 /* (rows, wide) */
+    float *c;                     /* (rows, width) */
+    float *line;                  /* (threads, wide) */
+    float *edge;                  /* (threads, rows * group): outputs beside the wanted ones in a weight group */
+    pm_act act, pairs;            /* pairs: MoE only */
+    pm_cpu_rope rope[PM_CPU_ROPES];
+    unsigned next_rope;
+    uint64_t *keys;               /* (threads, keys_each): for choosing clusters or experts */
+    size_t keys_each;
+    float *cluster_scores;        /* (rows, clusters) */
+    int32_t *cluster_top;         /* (rows, clusters) */
+    float *router;                /* (rows, experts) */
+    int32_t *choice;              /* (rows, used): experts, best first */
+    float *share;                 /* (rows, used): their weights */
+    int32_t *pair_row, *pair_of;  /* (rows * used): row of a pair; pair of (row, rank) */
+    int32_t *expert_start;        /* (experts + 1): pairs are sorted by expert, then row */
+    struct pm_mm *mm;             /* (2 * experts) */
+    float *expert_h;              /* (rows, 2 * expert_ff): of the pairs of one wave */
+    float *expert_out;            /* (rows * used, width) */
+} pm_cpu;
+
+static inline float *pm_cpu_f32(const pm_buf *b) { return (float *)(void *)b->data; }
+static inline int32_t *pm_cpu_i32(const pm_buf *b) { return (int32_t *)(void *)b->data; }
+
+/* ---- storage: backend_cpu.c, weights: backend_cpu_weights.c ---- */
+
+pymtp_status pm_cpu_storage(pm_buf *out, size_t bytes, const char *what, pymtp_error *err); /* zeroed */
+void pm_cpu_storage_free(pm_buf *b);
+pymtp_status pm_cpu_matrix_new(pm_backend *b, const pm_gguf *file, const pm_gguf_tensor *t, uint64_t first, uint64_t rows,
+                               pm_matrix **out, pymtp_error *err);
+void pm_cpu_matrix_free(pm_backend *b, pm_matrix *m);
+uint64_t pm_cpu_matrix_bytes(const pm_matrix *m);
+pymtp_status pm_cpu_table_new(pm_backend *b, const pm_gguf *file, const pm_gguf_tensor *t, pm_table **out, pymtp_error *err);
+void pm_cpu_table_free(pm_backend *b, pm_table *t);
+/* dst (cols) = row `id` of the table; to be called inside a job, by thread `thread`. */
+pymtp_status pm_cpu_table_row(pm_cpu *c, const pm_table *t, int32_t id, float *dst, int thread, pymtp_error *err);
+/* Runs a job whose threads report to c->errors[thread]; the first thread's error is the call's. */
+pymtp_status pm_cpu_run_checked(pm_cpu *c, size_t items, size_t grain, pm_job job, void *context, pymtp_error *err);
+
+/* ---- prepared activations, products, small row work: backend_cpu_matmul.c ---- */
+
+/* One product: outputs [first, first + rows) of w for the activation rows [act_row, act_row + n); out: (n, rows) with
+ * `stride` floats from row to row. */
+typedef struct pm_mm {
+    const pm_matrix *w;
+    size_t first, rows, act_row, n;
+    float *out;
+    size_t stride;
+} pm_mm;
+
+static inline unsigned pm_cpu_kind(const pm_matrix *m) { return m ? 1u << m->packed.format->act : 0; }
+
+/* act rows = x rows, or RMS(x, norm) when norm is given, in the kinds asked for (a set of 1 << pm_act_kind). */
+void pm_cpu_prepare(pm_cpu *c, pm_act *act, const float *x, size_t stride, size_t n, size_t cols, const pm_buf *norm,
+                    unsigned kinds);
+/* All products in one parallel pass. */
+void pm_cpu_products(pm_cpu *c, const pm_act *act, const pm_mm *jobs, size_t n_jobs);
+void pm_cpu_product(pm_cpu *c, const pm_act *act, const pm_matrix *w, size_t n, float *out); /* out: (n, w->rows) */
+/* Outputs [begin, end) of one product inside a job; out[r * stride + o - begin]. */
+void pm_cpu_product_part(pm_cpu *c, const pm_matrix *w, size_t begin, size_t end, const pm_act *act, size_t n, float *out,
+                         size_t stride, int thread);
+pm_act pm_cpu_act_from(const pm_act *act, size_t row); /* the same activations from row `row` on */
+/* h = gelu(gate) * up; rows of `cols`, each pointer with its own stride; h may be gate or up */
+void pm_cpu_gelu_mul(pm_cpu *c, size_t n, size_t cols, const float *gate, size_t gate_stride, const float *up, size_t up_stride,
+                     float *h, size_t h_stride);
+/* x += RMS(y, norm); y is overwritten. (n, width) */
+void pm_cpu_add_normed(pm_cpu *c, size_t n, size_t width, float *y, const pm_buf *norm, float *x);
+/* out[0..top) = indices of the `top` largest of x (n), descending, ties to the lower index; NaN comes last. keys: (top) */
+void pm_cpu_top(const float *x, size_t n, size_t top, uint64_t *keys, int32_t *out);
+/* cos and sin (n, head_dim / 2) of the rows' angles; *cos and *sin hold until the next call. */
+void pm_cpu_angles(pm_cpu *c, const pm_rope *rope, const pm_rows *rows, const float **cosines, const float **sines);
+
+/* ---- ops ---- */
+
+pymtp_status pm_cpu_embed(pm_backend *b, int32_t n, const pm_buf *ids, const pm_table *table, float scale, pm_buf *out,
+                          pymtp_error *err);
+pymtp_status pm_cpu_ple_inputs(pm_backend *b, int32_t n, const pm_buf *ids, const pm_buf *x, const pm_ple_inputs *p, pm_buf *out,
+                               pymtp_error *err);
+pymtp_status pm_cpu_draft_input(pm_backend *b, int32_t n, const pm_buf *ids, const pm_table *table, float scale, const pm_buf *h,
+                                const pm_matrix *pre, pm_buf *x, pymtp_error *err);
+void pm_cpu_norm_qkv(pm_backend *b, const pm_rows *rows, const pm_qkv *w, const pm_buf *x, const pm_kv_view *views, pm_buf *q);
+void pm_cpu_attend(pm_backend *b, const pm_rows *rows, const pm_kv_view *views, const pm_buf *q, int32_t heads, int32_t window,
+                   int32_t self, pm_buf *out);
+void pm_cpu_attn_out(pm_backend *b, int32_t n, const pm_buf *attn, const pm_matrix *wo, const pm_buf *post_norm, pm_buf *x);
+void pm_cpu_gate_up_act(pm_backend *b, int32_t n, const pm_buf *x, const pm_buf *norm, const pm_matrix *gate, const pm_matrix *up,
+                        pm_buf *h);
+void pm_cpu_down_add(pm_backend *b, int32_t n, const pm_buf *h, const pm_matrix *down, const pm_buf *post_norm, pm_buf *x);
+void pm_cpu_moe_ffn(pm_backend *b, int32_t n, const pm_moe *w, pm_buf *x);
+void pm_cpu_ple_add(pm_backend *b, int32_t n, const pm_buf *ple, int32_t layers, int32_t layer, int32_t width, const pm_matrix *gate,
+                    const pm_matrix *proj, const pm_buf *post_norm, pm_buf *x);
+void pm_cpu_scale(pm_backend *b, int32_t n, int32_t width, float s, pm_buf *x);
+void pm_cpu_rms_norm(pm_backend *b, int32_t n, int32_t width, const pm_buf *x, const pm_buf *weight, pm_buf *out);
+void pm_cpu_project(pm_backend *b, int32_t n, const pm_matrix *w, const pm_buf *x, pm_buf *out);
+void pm_cpu_gather_rows(pm_backend *b, int32_t n, int32_t width, const pm_buf *src, const int32_t *index, pm_buf *dst);
+void pm_cpu_head_logits(pm_backend *b, int32_t n, const pm_buf *h, int32_t first, const pm_matrix *w, float cap, pm_buf *logits);
+void pm_cpu_head_clusters(pm_backend *b, int32_t n, const pm_buf *h, const pm_matrix *centroids, const pm_buf *ordering,
+                          const pm_matrix *w, int32_t clusters, int32_t members, int32_t top, pm_buf *ids, pm_buf *scores);
+void pm_cpu_argmax(pm_backend *b, int32_t n, int32_t width, const pm_buf *scores, const pm_buf *candidates, pm_buf *ids);
+
+#endif
