@@ -159,3 +159,15 @@ def boundaries(path):
     marks.append(pos)
     start = -(-pos // alignment) * alignment
     return sorted(set(marks + [start + o for o in offsets])), len(data)
+
+
+def string_array(content, key):
+    """The strings of an array key, found by its name in the bytes of a file."""
+    pos = content.index(string(key) + struct.pack("<II", 9, 8)) + 8 + len(key) + 8
+    n, = struct.unpack_from("<Q", content, pos)
+    pos, out = pos + 8, []
+    for _ in range(n):
+        size, = struct.unpack_from("<Q", content, pos)
+        out.append(content[pos + 8:pos + 8 + size].decode())
+        pos += 8 + size
+    return out

@@ -269,6 +269,7 @@ static pymtp_status parse_header(pm_gguf_part *p, pm_cursor *c) {
     if (version && !(version & 0xffffu))
         return pm_cursor_fail(c, "expected a little-endian file, found a big-endian one (version 0x%08x)", version);
     if (version != 2 && version != 3) return pm_cursor_fail(c, "GGUF version: expected 2 or 3, found %u", version);
+    PM_TRY(pm_cursor_need(c, 16));
     PM_TRY(pm_cursor_count(c, MIN_TENSOR_BYTES, "number of tensors", &p->n_tensors));
     PM_TRY(pm_cursor_count(c, MIN_KEY_BYTES, "number of keys", &p->n_keys));
     return PYMTP_OK;
