@@ -396,3 +396,25 @@ def test_memory_is_bounded(c_build, tmp_path):
         measured = subprocess.run(["/bin/sh", "-c", 'ulimit -v "$1"; shift; exec "$@"', "sh", str((4 * metadata >> 10) + 4096), str(c_build / "tool_open"),
                                    "--file", str(path)], capture_output=True, text=True)
         assert measured.stdout == "ok\n", (name, metadata, measured.stdout, measured.stderr)
+
+
+# ---- as models ----
+
+
+def test_pairs(build, data, tmp_path):
+    """tool_open FILE [DRAFTER]: the goldens fit, everything else is told apart in one line."""
+    golden = lambda name: data / f"{name}.gguf"
+    other = Builder().kv("general.architecture", "str", "llama").tensor("token_embd.weight", [8, 4]).write(tmp_path / "llama.gguf")
+    bare = Builder().tensor("t", [8]).write(tmp_path / "bare.gguf")
+    for args, expected in [
+            (["tiny-e2b"], "ok"), (["tiny-e2b", "tiny-e2b-drafter"], "ok"), (["tiny-31b", "tiny-31b-drafter"], "ok"),
+            (["tiny-e2b", "tiny-26b-drafter"], "error -5: "), (["tiny-e2b", "tiny-e2b"], "error -5: "), (["tiny-e2b-drafter"], "error -5: ")]:
+        code, lines = run_tool(build, [golden(name) for name in args])
+        assert len(lines) == 1 and lines[0].startswith(expected) and code == (expected != "ok"), (args, lines)
+        assert expected == "ok" or str(golden(args[-1])) in lines[0], lines
+    for path in (other, bare):
+        code, lines = run_tool(build, [path])
+        assert code == 1 and lines[0].startswith(("error -3: ", "error -4: ")) and str(path) in lines[0], lines
+    assert "llama" in run_tool(build, [other])[1][0]
+    code, lines = run_tool(build, [golden("tiny-e2b"), tmp_path / "none.gguf"])
+    assert code == 1 and lines[0].startswith(f"error {IO}: {tmp_path / 'none.gguf'}"), lines
