@@ -11,6 +11,8 @@ if(SKBUILD)
   install(TARGETS pymtp LIBRARY DESTINATION pymtp/lib RUNTIME DESTINATION pymtp/lib)
   install(FILES csrc/pymtp.h DESTINATION pymtp/include)
 else()
+  # The prefix is found from the file's own place, so that `cmake --install --prefix` and moved trees work.
+  file(RELATIVE_PATH PC_TO_PREFIX /prefix/${CMAKE_INSTALL_LIBDIR}/pkgconfig /prefix)
   configure_file(cmake/pymtp.pc.in ${CMAKE_BINARY_DIR}/pymtp.pc @ONLY)
   install(TARGETS pymtp LIBRARY DESTINATION ${CMAKE_INSTALL_LIBDIR} PUBLIC_HEADER DESTINATION ${CMAKE_INSTALL_INCLUDEDIR})
   install(FILES ${CMAKE_BINARY_DIR}/pymtp.pc DESTINATION ${CMAKE_INSTALL_LIBDIR}/pkgconfig)

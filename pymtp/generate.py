@@ -1,7 +1,6 @@
 """What a request is made of: options in (make_params), chunks out (Chunk), and their sum (Completion with Stats)."""
 from __future__ import annotations
 
-import math
 import secrets
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Literal, Mapping, Sequence, TypedDict
@@ -26,7 +25,7 @@ class Options(TypedDict, total=False):
         top_k 0 and top_p 1 are off.
     min_p, repetition_penalty, presence_penalty, frequency_penalty: default off (0, 1, 0, 0). Penalties count the tokens
         this request has emitted.
-    logit_bias: {token id: value added to its logit}.
+    logit_bias: {token id: value added to its logit}; -inf forbids it.
     seed: 0..2**64-1; None draws a fresh one, which the completion returns in `.seed`.
     stop: one string or several; generation ends before the first that appears.
     logprobs: 0..20: log-probability of each token and of that many best ones, before bias, penalties and temperature.
@@ -138,12 +137,9 @@ def _integer(name: str, value: Any, low: int, high: int) -> int:
 
 def _number(name: str, value: Any) -> float:
     try:
-        number = float(value)
+        return float(value)
     except (TypeError, ValueError, OverflowError):
         raise ArgumentError(f"{name}: expected a number, found {value!r}") from None
-    if not math.isfinite(number):
-        raise ArgumentError(f"{name}: expected a finite number, found {number}")
-    return number
 
 
 @dataclass
@@ -200,7 +196,8 @@ def _set_bias(raw: Any, keep: list[Any], bias: Any) -> None:
     if not isinstance(bias, Mapping):
         raise ArgumentError(f"logit_bias: expected a mapping of token ids to numbers, found {type(bias).__name__}")
     ids = token_array(list(bias), "logit_bias")
-    values = np.array([_number("logit_bias", v) for v in bias.values()], np.float32)
+    with np.errstate(over="ignore"):
+        values = np.array([_number("logit_bias", v) for v in bias.values()], np.float32)
     keep += [ids, values]
     raw.bias_ids, raw.bias_values, raw.n_bias = pointer(ids), pointer(values), ids.size
 

@@ -47,7 +47,7 @@ class Generation:
     def completion(self) -> Completion:
         session = self._session
         if self._final is None and session is None:
-            raise StateError("the generation has failed")
+            raise StateError("the model was closed")
         return self._final or session.completion  # type: ignore[union-attr]
 
     def cancel(self) -> None:
@@ -64,6 +64,8 @@ class Generation:
             raise StopIteration
         try:
             chunk = step([session])[0]
+            if chunk.error:
+                raise chunk.error
         except Error:
             self._running = False
             self._end(False)
@@ -71,28 +73,18 @@ class Generation:
         except BaseException:  # Ctrl-C between two steps
             self.close()
             raise
-        if chunk.error:
-            self._running = False
-            self._end(False)
-            raise chunk.error
         if chunk.finish_reason:
             self._running = False
-            self._final = session.completion
             self._end(True)
         return chunk
 
     def close(self) -> None:
         """Ends the generation now; its session goes back to the model."""
-        session = self._session
-        if session is None:
-            return
-        sound = True
+        session, sound = self._session, True
         try:
-            if self._running:
+            while session and self._running and session.finish_reason is None:
                 session.cancel()
-                while session.finish_reason is None:
-                    step([session])
-            self._final = session.completion
+                step([session])
         except Error:
             sound = False
         self._running = False
@@ -102,6 +94,10 @@ class Generation:
         with self._lock:
             session, self._session = self._session, None
         if session:
+            try:
+                self._final = session.completion
+            except Error:  # the model was closed meanwhile, or nothing was started
+                pass
             self._release(session, sound)
 
     def __enter__(self) -> "Generation":

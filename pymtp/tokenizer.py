@@ -8,7 +8,7 @@ from typing import Any, Sequence
 import numpy as np
 
 from ._lib import Call, ffi, lib, path_bytes, pointer, text_bytes, token_array
-from .errors import ArgumentError, StateError, from_code
+from .errors import ArgumentError, StateError
 
 
 class Tokenizer:
@@ -119,12 +119,13 @@ class Decoder:
         self._size = ffi.new("size_t *")
 
     def _take(self, raw: Any) -> str:
-        if not raw and self._size[0]:
-            raise from_code(lib.PYMTP_E_NOMEM, "no memory to decode a token")
         return ffi.buffer(raw, self._size[0])[:].decode("utf-8", "replace") if self._size[0] else ""
 
     def push(self, id: int) -> str:
-        return self._take(lib.pymtp_decoder_push(self._ptr, _id(id), self._size))
+        raw = lib.pymtp_decoder_push(self._ptr, _id(id), self._size)
+        if not raw:
+            raise ArgumentError(f"id: {id} is not in the vocabulary of {len(self._tokenizer)} tokens")
+        return self._take(raw)
 
     def flush(self) -> str:
         return self._take(lib.pymtp_decoder_flush(self._ptr, self._size))

@@ -117,13 +117,19 @@ class Answerer:
             with stream:
                 for chunk in stream:
                     shown += self._show(chunk)
-        finally:
-            if not shown.endswith("\n") or not shown:
-                click.echo()
-            if not self.raw and (shown or sys.exc_info()[0] is None):
-                self.messages += [{"role": "user", "content": prompt}, stream.completion.message]
-            if self.stats:
-                click.echo(self._dim(summary(stream.completion)), err=True)
+        except BaseException:
+            if shown:
+                self._finish(prompt, stream, shown)
+            raise
+        self._finish(prompt, stream, shown)
+
+    def _finish(self, prompt: str, stream: Any, shown: str) -> None:
+        if not shown.endswith("\n"):
+            click.echo()
+        if not self.raw:
+            self.messages += [{"role": "user", "content": prompt}, stream.completion.message]
+        if self.stats:
+            click.echo(self._dim(summary(stream.completion)), err=True)
 
     def _show(self, chunk: Any) -> str:
         text = chunk.text if self.raw else chunk.content
