@@ -1,4 +1,5 @@
 """Shared fixtures: test data, the real vocabulary (stored compressed) and the C test programs, built once a session."""
+import importlib.util
 import lzma
 import os
 import pathlib
@@ -8,6 +9,18 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
+
+
+@pytest.fixture(scope="session", autouse=True)
+def same_package(tmp_path_factory):
+    """Programs that tests start import the package that the tests import, and not by accident the source tree they stand in."""
+    spec = importlib.util.find_spec("pymtp")
+    for name in ("PYMTP_LIB", "PYMTP_TEST_BUILD", "PYMTP_TEST_ASAN_BUILD"):
+        if os.environ.get(name):
+            os.environ[name] = os.path.abspath(os.environ[name])
+    if spec and spec.origin:
+        os.environ["PYTHONPATH"] = str(pathlib.Path(spec.origin).resolve().parent.parent)
+    os.chdir(tmp_path_factory.mktemp("work"))
 
 
 @pytest.fixture(scope="session")
