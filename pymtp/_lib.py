@@ -15,10 +15,11 @@ import numpy as np
 from .errors import ArgumentError, LibraryError, OutOfMemoryError, from_code
 
 try:
-    from ._ffi import ffi
+    from ._ffi import ffi as _ffi
 except ImportError as error:
     raise LibraryError("pymtp is not built: run `pip install .` in its source tree, or `make dev`") from error
 
+ffi: Any = _ffi
 NAMES = ("libpymtp.dylib", "libpymtp.so") if sys.platform == "darwin" else ("libpymtp.so", "libpymtp.dylib")
 STRUCTS = ("pymtp_error", "pymtp_tensor_info", "pymtp_model_options", "pymtp_model_info", "pymtp_params", "pymtp_logprob",
            "pymtp_output", "pymtp_stats")
@@ -46,6 +47,7 @@ def library_path() -> pathlib.Path:
 
 
 def _load() -> Any:
+    """The library, once it has shown that it was built from the header these bindings were generated from."""
     path = library_path()
     try:
         library = ffi.dlopen(str(path))

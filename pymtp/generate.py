@@ -102,7 +102,7 @@ class Stats:
 
     @classmethod
     def _of(cls, raw: Any) -> "Stats":
-        values = {}
+        values: dict[str, Any] = {}
         for name in cls.__dataclass_fields__:
             value = getattr(raw, name)
             values[name] = list(value) if name.endswith("_by_position") else value
@@ -165,7 +165,8 @@ def make_params(defaults: Defaults, options: Mapping[str, Any]) -> Params:
     if unknown := set(options) - KNOWN:
         raise ArgumentError(f"{sorted(unknown)[0]}: no such option; there are {', '.join(sorted(Options.__annotations__))}")
     given = {name: value for name, value in options.items() if value is not None}
-    raw, keep = new_struct("pymtp_params"), []
+    raw: Any = new_struct("pymtp_params")
+    keep: list[Any] = []
     lib.pymtp_params_init(raw)
     raw.temperature, raw.top_k, raw.top_p = defaults.temperature, defaults.top_k, defaults.top_p
     for name in FLOATS:

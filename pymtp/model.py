@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 
     from .generate import Options
 
-Prompt = "str | Sequence[int] | np.ndarray"
+Prompt = str | Sequence[int] | np.ndarray
 Messages = Sequence[Mapping[str, Any]]
 IDLE = 4  # sessions kept for reuse; the least recently used one goes first
 

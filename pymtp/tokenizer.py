@@ -20,7 +20,7 @@ class Tokenizer:
     def __init__(self, path: str | os.PathLike[str]):
         call = Call()
         self._set(call.handle(lib.pymtp_tokenizer_open(path_bytes(path), call.err)), None)
-        self._finalizer = weakref.finalize(self, lib.pymtp_tokenizer_close, self._ptr)
+        self._finalizer: Any = weakref.finalize(self, lib.pymtp_tokenizer_close, self._ptr)
 
     @classmethod
     def _of(cls, ptr: Any, owner: Any) -> "Tokenizer":

@@ -76,7 +76,7 @@ def test_equals_the_files_template(template, tokenizer, messages, tools, thinkin
 TEXT = st.text(st.one_of(st.sampled_from("ab \n\t,:{}[]\"'"), st.characters(blacklist_categories=["Cs"])), max_size=12).filter(
     lambda t: "<" not in t and "|" not in t)
 KEY = TEXT.filter(lambda t: t.strip())
-JSON = st.recursive(st.one_of(TEXT, st.integers(), st.booleans(), st.floats(allow_nan=False)), lambda inner: st.one_of(
+JSON = st.recursive(st.one_of(TEXT, st.integers(), st.booleans(), st.floats(allow_nan=False, allow_infinity=False)), lambda inner: st.one_of(
     st.lists(inner, max_size=3), st.dictionaries(KEY, inner, max_size=3)), max_leaves=6)
 PROPERTY = st.recursive(st.fixed_dictionaries({"type": st.sampled_from(["string", "integer", "object", "array"])}, optional={
     "description": TEXT, "nullable": st.booleans(), "enum": st.lists(TEXT, max_size=3), "items": st.dictionaries(KEY, JSON, max_size=2)}),
