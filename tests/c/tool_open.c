@@ -2,6 +2,7 @@
  *   tool_open FILE [DRAFTER]   as a file, then as a model: prints "ok" or "error CODE: text"; exit code 0 or 1
  *   tool_open --file FILE...   as files only, each walked whole; one line each; exit code 1 if one failed
  *   tool_open --model FILE...  as files, then as models; one line each
+ *   tool_open --drafter TARGET FILE...  as files, then as drafters of TARGET; one line each
  */
 #include "pymtp.h"
 
@@ -53,12 +54,13 @@ int main(int argc, char **argv) {
     pymtp_error err = {0};
     int failed = 0;
     if (argc < 2) {
-        fprintf(stderr, "usage: tool_open FILE [DRAFTER] | --file FILE... | --model FILE...\n");
+        fprintf(stderr, "usage: tool_open FILE [DRAFTER] | --file FILE... | --model FILE... | --drafter TARGET FILE...\n");
         return 2;
     }
-    if (!strcmp(argv[1], "--file") || !strcmp(argv[1], "--model")) {
-        for (int i = 2; i < argc; i++) {
-            if (open_file(argv[i], &err) && argv[1][2] == 'm') open_model(argv[i], NULL, &err);
+    if (!strncmp(argv[1], "--", 2)) {
+        const int drafter = !strcmp(argv[1], "--drafter"), model = !strcmp(argv[1], "--model");
+        for (int i = 2 + drafter; i < argc; i++) {
+            if (open_file(argv[i], &err) && (model || drafter)) open_model(drafter ? argv[2] : argv[i], drafter ? argv[i] : NULL, &err);
             failed |= report(argv[i], &err);
         }
         return failed;
