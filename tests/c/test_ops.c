@@ -387,6 +387,40 @@ static void check_moe(const world *w, const results *r) {
     }
 }
 
+/* RMS(raw head, weight), rotated when the weight is given. */
+static void head_of(const double *raw, const pm_buf *weight, int32_t pos, double *y) {
+    rms(raw, weight, DIM, y);
+    for (int i = 0; i < DIM / 2 && weight; i++) {
+        const double angle = pos * in.inv_freq[i], a = y[i], c = y[i + DIM / 2];
+        y[i] = a * cos(angle) - c * sin(angle);
+        y[i + DIM / 2] = c * cos(angle) + a * sin(angle);
+    }
+}
+
+/* As check_moe with two stages; values up to 6 (a weight of 1.5, two elements of a head of 48). */
+static void check_qkv(const world *w, const results *r) {
+    static const int matrix[3] = {WQ, WK, WV};
+    for (int row = 0; row < ROWS; row++) {
+        double x[D], n[D], raw[HEADS * DIM], want[DIM];
+        for (int i = 0; i < D; i++) x[i] = (double)in.x[row * D + i];
+        rms(x, w->norm[0], D, n);
+        for (int m = 0; m < 3; m++) {
+            product(w, matrix[m], 0, (m ? KV : HEADS) * DIM, n, raw);
+            for (size_t h = 0; h < (m ? KV : HEADS); h++) {
+                const float *have = r->out[OUT_Q] + ((size_t)row * HEADS + h) * DIM;
+                if (m) {
+                    const unsigned char *cache = r->cache + (size_t)(in.seg[row] * 2 + m - 1) * r->cache_bytes;
+                    have = (const float *)(const void *)cache + ((size_t)(in.pos[row] % CAPACITY) * KV + h) * DIM;
+                }
+                head_of(raw + h * DIM, m < 2 ? w->head_norm : NULL, in.pos[row], want);
+                for (int i = 0; i < DIM; i++)
+                    CHECK(fabs((double)have[i] - want[i]) < 6 * 4e-5, "%s of row %d head %zu [%d]: %.7g, expected %.7g", shape[matrix[m]].name,
+                          row, h, i, (double)have[i], want[i]);
+            }
+        }
+    }
+}
+
 static void check_clusters(const world *w, const results *r) {
     for (int row = 0; row < ROWS; row++) {
         const int32_t *ids = (const int32_t *)(const void *)(r->out[OUT_IDS] + row * TOP * MEMBERS);
@@ -518,6 +552,7 @@ int main(void) {
             run_all(&w, &variants[v], 1, &want);
             if (v == 0) {
                 check_moe(&w, &want);
+                check_qkv(&w, &want);
                 check_clusters(&w, &want);
                 check_argmax_and_gather(&w);
             }
