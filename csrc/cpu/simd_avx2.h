@@ -1,0 +1,92 @@
+/* simd_avx2.h - the vocabulary (simd_scalar.h) on AVX2, FMA and F16C: 16 lanes are two registers. */
+#ifndef PM_CPU_SIMD_AVX2_H
+#define PM_CPU_SIMD_AVX2_H
+
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+typedef struct vf { __m256 a, b; } vf;
+typedef struct vi { __m256i a, b; } vi;
+
+static inline vf vf_set1(float x) { const __m256 v = _mm256_set1_ps(x); return (vf){v, v}; }
+static inline vf vf_zero(void) { return (vf){_mm256_setzero_ps(), _mm256_setzero_ps()}; }
+static inline vf vf_load(const float *p) { return (vf){_mm256_loadu_ps(p), _mm256_loadu_ps(p + 8)}; }
+static inline void vf_store(float *p, vf x) { _mm256_storeu_ps(p, x.a); _mm256_storeu_ps(p + 8, x.b); }
+static inline vf vf_load_tail(const float *p, size_t n) {
+    float t[16] = {0};
+    memcpy(t, p, n * sizeof(float));
+    return vf_load(t);
+}
+static inline void vf_store_tail(float *p, size_t n, vf x) {
+    float t[16];
+    vf_store(t, x);
+    memcpy(p, t, n * sizeof(float));
+}
+#define VF2(name, op) static inline vf name(vf x, vf y) { return (vf){op(x.a, y.a), op(x.b, y.b)}; }
+VF2(vf_add, _mm256_add_ps)
+VF2(vf_sub, _mm256_sub_ps)
+VF2(vf_mul, _mm256_mul_ps)
+VF2(vf_div, _mm256_div_ps)
+VF2(vf_max, _mm256_max_ps)
+VF2(vf_min, _mm256_min_ps)
+#undef VF2
+static inline vf vf_fma(vf x, vf y, vf z) { return (vf){_mm256_fmadd_ps(x.a, y.a, z.a), _mm256_fmadd_ps(x.b, y.b, z.b)}; }
+
+static inline float vf_sum(vf x) {
+    const __m256 h8 = _mm256_add_ps(x.a, x.b);
+    const __m128 h4 = _mm_add_ps(_mm256_castps256_ps128(h8), _mm256_extractf128_ps(h8, 1));
+    const __m128 h2 = _mm_add_ps(h4, _mm_movehl_ps(h4, h4));
+    return _mm_cvtss_f32(_mm_add_ss(h2, _mm_movehdup_ps(h2)));
+}
+static inline float vf_hmax(vf x) {
+    const __m256 h8 = _mm256_max_ps(x.a, x.b);
+    const __m128 h4 = _mm_max_ps(_mm256_castps256_ps128(h8), _mm256_extractf128_ps(h8, 1));
+    const __m128 h2 = _mm_max_ps(h4, _mm_movehl_ps(h4, h4));
+    return _mm_cvtss_f32(_mm_max_ss(h2, _mm_movehdup_ps(h2)));
+}
+static inline vf vf_from_f16(const uint16_t *p) {
+    return (vf){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)),
+                _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p + 8)))};
+}
+static inline __m256 widen_bf16(const uint16_t *p) {
+    const __m256i x = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
+    return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
+}
+static inline vf vf_from_bf16(const uint16_t *p) { return (vf){widen_bf16(p), widen_bf16(p + 8)}; }
+static inline vf vf_from_i8(const int8_t *p) {
+    const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)p);
+    return (vf){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(x, 8)))};
+}
+static inline vi vi_from_vf_round(vf x) { return (vi){_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)}; }
+static inline __m256 pow2n_256(__m256i n) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_add_epi32(n, _mm256_set1_epi32(127)), 23));
+}
+static inline vf vf_pow2n(vi n) { return (vf){pow2n_256(n.a), pow2n_256(n.b)}; }
+
+/* 16 products of bytes, added in pairs: 8 lanes. 16-bit products of bytes and their 32-bit sums are exact. */
+static inline __m256i dot16_lanes(const int8_t *a, const int8_t *b) {
+    const __m256i x = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)a));
+    const __m256i y = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)b));
+    return _mm256_madd_epi16(x, y);
+}
+static inline int32_t sum_i32(__m256i x) {
+    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
+    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
+    return _mm_cvtsi128_si32(s);
+}
+static inline int32_t dot32_scaled(const int8_t *a, const int8_t *b, const int32_t *scale) {
+    const __m256i low = _mm256_mullo_epi32(dot16_lanes(a, b), _mm256_set1_epi32(scale[0]));
+    const __m256i high = _mm256_mullo_epi32(dot16_lanes(a + 16, b + 16), _mm256_set1_epi32(scale[1]));
+    return sum_i32(_mm256_add_epi32(low, high));
+}
+static inline int32_t dot32(const int8_t *a, const int8_t *b) {
+    return sum_i32(_mm256_add_epi32(dot16_lanes(a, b), dot16_lanes(a + 16, b + 16)));
+}
+static inline float fma1(float a, float b, float c) {
+    return _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c)));
+}
+
+#endif
