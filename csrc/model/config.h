@@ -1,7 +1,7 @@
 /* config.h - the hyper-parameters of a target and of a drafter, read from metadata and validated once.
  *
  * What is refused, with the key, what was expected and what was found: any architecture but Gemma 4 text and its MTP
- * drafters in the dialects named in config.c; inconsistent or unreasonable numbers. Sizes are not closed. */
+ * drafters in the dialects of names.h; inconsistent or unreasonable numbers. Sizes are not closed. */
 #ifndef PM_MODEL_CONFIG_H
 #define PM_MODEL_CONFIG_H
 
@@ -38,7 +38,7 @@ typedef struct pm_drafter_config {
     pm_layer_config layer[PM_MAX_LAYERS]; /* kv_heads: the target's layer it reads; kv_source: that layer */
 } pm_drafter_config;
 
-/* 1 when the file is a drafter of any dialect (decided by its tensors, not by its name or architecture alone). */
+/* 1 when the file is a drafter of any dialect: by its architecture or, where that is a target's too, by its tensors. */
 int pm_file_is_drafter(const pm_gguf *g);
 /* PYMTP_E_MISMATCH when the file is a drafter. */
 pymtp_status pm_config_read(const pm_gguf *g, pm_config *out, pymtp_error *err);

@@ -140,6 +140,22 @@ static pymtp_status read_layer(reader *r, int32_t i) {
     return PYMTP_OK;
 }
 
+/* KV heads are the target's, whatever the file says; but what it says tells a drafter of another target, where shapes do not.
+ * An array must agree layer by layer; a scalar, in which some converters lose the global layers, with one of them. */
+static pymtp_status check_kv_heads(reader *r) {
+    const int32_t n = r->c->layers;
+    const pm_gguf_value *v = pm_keys_find(&r->k, "attention.head_count_kv");
+    int32_t given[PM_MAX_LAYERS], wrong = -1, agreeing = 0;
+    if (!v) return PYMTP_OK;
+    PM_TRY(pm_keys_layers(&r->k, "attention.head_count_kv", PM_OPTIONAL, n, 1, PM_MAX_SIZE, given));
+    for (int32_t i = 0; i < n; i++) {
+        if (given[i] == r->c->layer[i].kv_heads) agreeing++;
+        else if (wrong < 0) wrong = i;
+    }
+    if (wrong < 0 || (agreeing && !pm_gguf_value_is_array(v))) return PYMTP_OK;
+    return bad_pair(r, "KV heads", r->c->layer[wrong].kv_heads, given[wrong]);
+}
+
 /* Keys that say again what shapes have told must agree with them. */
 static pymtp_status check_layer_keys(reader *r) {
     const int32_t n = r->c->layers;
@@ -187,6 +203,7 @@ static pymtp_status read_layers(reader *r) {
         c->layer[i].sliding = sliding[i];
         PM_TRY(read_layer(r, i));
     }
+    PM_TRY(check_kv_heads(r));
     return check_layer_keys(r);
 }
 
