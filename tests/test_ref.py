@@ -7,7 +7,7 @@ another order of summation moves as much again. 5e-5 leaves a factor of 3 over t
 import numpy as np
 import pytest
 
-from ref.gemma4_ref import Drafter, Target, round_int8
+from ref.gemma4_ref import Drafter, Target, inverse_frequencies, round_int8
 
 TINY = ("tiny-e2b", "tiny-26b", "tiny-31b")
 
@@ -32,6 +32,13 @@ def test_twin_continuation(data, name):
     gen = np.load(data / f"{name}.npz")["gen"]
     logits, _ = Target(data / f"{name}.gguf").forward(gen)
     assert logits[39:-1].argmax(-1).tolist() == gen[40:].tolist()
+
+
+def test_missing_rope_freqs_are_made_up(data):
+    file = Target(data / "tiny-31b.gguf").file
+    given = inverse_frequencies(file, 1e6, 64, True)
+    del file.tensors["rope_freqs.weight"]
+    assert (inverse_frequencies(file, 1e6, 64, True) == given).all() and np.count_nonzero(given) == 8
 
 
 def test_int8_rounding():
