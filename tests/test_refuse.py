@@ -13,6 +13,7 @@ from gguf import GGMLQuantizationType as Type
 from gguf import GGUFReader, GGUFValueType
 from gguf.quants import quantize
 
+import driver
 from model_files import bfloat16, rewrite, tensors
 
 FORMAT, UNSUPPORTED, MISMATCH = -3, -4, -5
@@ -287,7 +288,6 @@ def test_fused_and_split_tensors(golden, dump, tmp_path):
 
 def test_rearranged_files_compute_the_same(golden, tmp_path):
     """Bit for bit: the rows are the same rows."""
-    driver = pytest.importorskip("driver")
     for original, other in rearranged(golden, tmp_path):
         results = []
         for path in (original, other):
