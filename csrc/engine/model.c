@@ -119,6 +119,16 @@ static pymtp_status open_networks(pymtp_model *m, pymtp_error *err) {
     return pm_drafter_init(&m->drafter, m->backend, &m->drafter_config, &m->drafter_weights, m->weights.embed, PM_PASS_SESSIONS, err);
 }
 
+static pymtp_status open_scratch(pymtp_model *m, pymtp_error *err) {
+    const size_t rows = (size_t)m->target.max_rows, width = m->has_drafter ? (size_t)m->drafter.candidates_per_row : 1;
+    pm_controller_init(&m->controller);
+    m->row_ids = pm_new(3 * rows, sizeof *m->row_ids, "rows of a step", err);
+    m->row_want = pm_new(rows, sizeof *m->row_want, "rows of a step", err);
+    m->scores = pm_new(width, sizeof *m->scores, "draft logits", err);
+    m->candidates = pm_new(width, sizeof *m->candidates, "draft candidates", err);
+    return m->row_ids && m->row_want && m->scores && m->candidates ? PYMTP_OK : PYMTP_E_NOMEM;
+}
+
 static pymtp_status open_model(pymtp_model *m, const char *path, const pymtp_model_options *o, pymtp_error *err) {
     PM_TRY(open_target_file(m, path, err));
     if (o->drafter) PM_TRY(open_drafter_file(m, o->drafter, err));
@@ -130,7 +140,8 @@ static pymtp_status open_model(pymtp_model *m, const char *path, const pymtp_mod
     m->threads = o->threads;
     PM_TRY(kv_shape_init(m, err));
     PM_TRY(pm_backend_cpu_open(o->threads, &m->backend, err));
-    return open_networks(m, err);
+    PM_TRY(open_networks(m, err));
+    return open_scratch(m, err);
 }
 
 static void release(pymtp_model *m) {
@@ -139,6 +150,11 @@ static void release(pymtp_model *m) {
     pm_drafter_weights_free(&m->drafter_weights);
     pm_weights_free(&m->weights);
     if (m->backend) m->backend->close(m->backend);
+    pm_free(m->logits);
+    pm_free(m->scores);
+    pm_free(m->candidates);
+    pm_free(m->row_ids);
+    pm_free(m->row_want);
     pm_free(m->kv_layers);
     pm_tokenizer_free(m->tokenizer);
     pm_gguf_close(m->drafter_file);

@@ -2,6 +2,7 @@
 #ifndef PM_ENGINE_MODEL_H
 #define PM_ENGINE_MODEL_H
 
+#include "engine/controller.h"
 #include "model/drafter.h"
 #include "model/target.h"
 #include "text/tokenizer.h"
@@ -29,6 +30,14 @@ struct pymtp_model {
     pm_kv_layer_shape *kv_layers; /* (layers) */
     pm_kv_shape kv_shape;         /* of every session */
     char *name, *drafter_name;
+    pm_controller controller;     /* of automatic draft depth */
+    /* scratch of a step, on the host */
+    float *logits;                /* (logits_rows, vocab), grown on demand */
+    size_t logits_rows;
+    float *scores;                /* (drafter candidates) of one row, and their ids */
+    int32_t *candidates;
+    int32_t *row_ids;             /* (3, target.max_rows): ids, positions, segments */
+    uint8_t *row_want;            /* (target.max_rows) */
     pthread_mutex_t lock;         /* held by every call that computes on the model or touches a session */
     atomic_int guests;            /* sessions and snapshots alive */
 };

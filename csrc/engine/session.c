@@ -187,9 +187,7 @@ pymtp_status pm_session_rewind(pymtp_session *s, int64_t length, pymtp_error *er
 
 static void session_release(pymtp_session *s) {
     pm_backend *b = s->model->backend;
-    pm_request_drop(s);
-    pm_free(s->request.logprobs);
-    pm_stop_free(s->request.stop);
+    pm_request_free(&s->request);
     for (int i = 0; i < PM_SNAPSHOTS; i++) mark_free(s, &s->marks[i]);
     b->buf_free(b, s->h);
     pm_kv_free(s->kv);

@@ -66,13 +66,13 @@ pymtp_status pm_ids_check(const pymtp_model *m, const int32_t *ids, size_t n, co
 
 /* ---- request (request.c) ---- */
 pymtp_status pm_request_start(pymtp_session *s, const int32_t *prompt, size_t n, const pymtp_params *params, pymtp_error *err);
+void pm_request_free(pm_request *r); /* all of it; leaves an empty one */
 void pm_request_drop(pymtp_session *s); /* ends and frees it; its output and statistics stay readable until the next */
 void pm_request_begin_step(pymtp_session *s);
 /* The token chosen for absolute position `position` from a row of logits (vocab): emits it and finds out whether that ends the
  * request. request.finish tells. */
 pymtp_status pm_request_emit(pymtp_session *s, int32_t id, int64_t position, const float *logits, pymtp_error *err);
 void pm_request_finish(pymtp_session *s, int32_t finish);
-void pm_request_cancelled(pymtp_session *s);
 void pm_request_fail(pymtp_session *s, const pymtp_error *why);
 
 /* ---- step (step.c) ---- */
