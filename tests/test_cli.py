@@ -101,7 +101,7 @@ def test_malformed_stdin(target):
 
 def test_show(target, data):
     text = pymtp_cli("show", target).stdout
-    for part in ("general.architecture", '"gemma4"', "blk.0-5.attn_q.weight", "F32", "memory", "cache at full context", "weights"):
+    for part in ("general.architecture", '"gemma4"', "blk.0-5.attn_norm.weight", "F32", "memory", "cache at full context", "weights"):
         assert part in text, part
     out = json.loads(pymtp_cli("show", target, "--json").stdout)
     embed = next(t for t in out["tensors"] if t["name"] == "token_embd.weight")
