@@ -52,6 +52,7 @@ class Session:
         self._ptr = call.handle(lib.pymtp_session_new(core.ptr, call.err))
         self._finalizer = weakref.finalize(self, _free, lib.pymtp_session_free, self._ptr, core)
         self._lock = threading.RLock()
+        self._cancel_lock = threading.RLock()  # keeps the handle alive for cancel(), which must not wait for a step
         self._hidden: np.ndarray | None = None
         self._request: Request | None = None
         core.guests.add(self)
@@ -65,8 +66,15 @@ class Session:
     def close(self) -> None:
         """Frees the session; waits for a call of another thread."""
         with self._lock:
-            self._ptr = None
+            with self._cancel_lock:
+                self._ptr = None
             self._finalizer()
+
+    def _moved(self, hidden: np.ndarray | None = None) -> None:
+        """The timeline changed by other means than a step: a request that ran on it is over."""
+        self._hidden = hidden
+        if self._request and self._request.finish is None:
+            self._request.finish = "cancelled"
 
     def __enter__(self) -> "Session":
         return self
@@ -102,13 +110,15 @@ class Session:
         if logits not in WANT:
             raise ArgumentError(f"logits: expected all, last or none, found {logits!r}")
         array, call, info = token_array(ids), Call(), self._core.info
+        if not array.size:
+            raise ArgumentError("ids: expected at least one token, found none")
         rows = {"all": array.size, "last": 1, "none": 0}[logits]
         out = empty((rows, info.vocab))
         kept = empty((array.size, info.width)) if hidden else None
         with self._lock:
             call.check(lib.pymtp_session_forward(self._p, pointer(array), array.size, WANT[logits], pointer(out) if rows else ffi.NULL,
                                                  ffi.NULL if kept is None else pointer(kept), call.err))
-            self._hidden = kept
+            self._moved(kept)
         return out
 
     @property
@@ -153,14 +163,14 @@ class Session:
         call = Call()
         with self._lock:
             call.check(lib.pymtp_session_rewind(self._p, _integer("length", length, 0, 2**62), call.err))
-            self._hidden = None
+            self._moved()
 
     def sync(self, ids: Sequence[int] | np.ndarray) -> int:
         """Keeps the longest common prefix of the session's tokens and ids; returns its length."""
         array, call, kept = token_array(ids), Call(), ffi.new("int64_t *")
         with self._lock:
             call.check(lib.pymtp_session_sync(self._p, pointer(array), array.size, kept, call.err))
-            self._hidden = None
+            self._moved()
         return kept[0]
 
     def snapshot(self) -> Snapshot:
@@ -178,7 +188,7 @@ class Session:
         call = Call()
         with self._lock:
             call.check(lib.pymtp_session_restore(self._p, snapshot._ptr, call.err))
-            self._hidden = None
+            self._moved()
 
     # ---- generation ----
 
@@ -193,8 +203,9 @@ class Session:
 
     def cancel(self) -> None:
         """From any thread: the running or next step of this session ends its request with finish_reason "cancelled"."""
-        if (ptr := self._ptr) is not None:
-            lib.pymtp_cancel(ptr)
+        with self._cancel_lock:
+            if self._ptr is not None:
+                lib.pymtp_cancel(self._ptr)
 
     @property
     def finish_reason(self) -> str | None:

@@ -29,7 +29,7 @@ class Generation:
     def __init__(self, session: Session, release: Callable[[Session, bool], None], prompt: np.ndarray, options: dict[str, Any]):
         self._session: Session | None = session
         self._release = release
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._final: Completion | None = None
         self._running = False
         try:
@@ -52,8 +52,9 @@ class Generation:
 
     def cancel(self) -> None:
         """From any thread: ends the generation within one step, with finish_reason "cancelled"."""
-        if session := self._session:
-            session.cancel()
+        with self._lock:  # once released, the session is another request's
+            if self._session:
+                self._session.cancel()
 
     def __iter__(self) -> Iterator[Chunk]:
         return self
@@ -212,4 +213,4 @@ async def pump(stream: Any) -> AsyncIterator[Any]:
         while (chunk := await off_thread(lambda: next(stream, None), stream.cancel)) is not None:
             yield chunk
     finally:
-        stream.close()
+        await off_thread(stream.close)

@@ -464,6 +464,9 @@ def test_bad_steps(model, alone):
     assert pymtp.step([a])[0].finish_reason == "cancelled" == a.finish_reason
     with pytest.raises(pymtp.StateError):
         pymtp.step([a])
+    c.start(PROMPT, max_tokens=5)
+    c.rewind(0)  # ends the request
+    assert c.finish_reason == "cancelled"
     for s in (a, b, c):
         s.close()
 
