@@ -11,7 +11,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
-from ._lib import Call, ffi, lib, new_struct, path_bytes, text
+from ._lib import Call, ffi, finalizer, lib, new_struct, path_bytes, text
 from .chat import Style
 from .errors import ArgumentError, FormatError, MismatchError, ReadError, StateError, UnsupportedError
 from .generate import INT32, Defaults, _integer
@@ -67,7 +67,7 @@ class Core:
         path = ffi.new("char[]", path_bytes(drafter)) if drafter is not None else ffi.NULL
         options.drafter = path
         self._ptr = call.handle(lib.pymtp_model_open(path_bytes(target), options, call.err))
-        self._finalizer = weakref.finalize(self, lib.pymtp_model_close, self._ptr, ffi.NULL)
+        self._finalizer = finalizer(self, lib.pymtp_model_close, self._ptr, ffi.NULL)
         self.drafter_path = None if drafter is None else os.fspath(drafter)
         self.info = self._read_info()
         self.tokenizer = Tokenizer._of(lib.pymtp_model_tokenizer(self._ptr), None)

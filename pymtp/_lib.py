@@ -8,6 +8,7 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
+import weakref
 from typing import Any, Sequence
 
 import numpy as np
@@ -94,6 +95,13 @@ class Call:
         if not pointer:
             raise self.error()
         return pointer
+
+
+def finalizer(owner: Any, function: Any, *args: Any) -> Any:
+    """Frees a handle when its owner goes. Not at exit: threads may still compute then, and the system frees all."""
+    out = weakref.finalize(owner, function, *args)
+    out.atexit = False
+    return out
 
 
 def text(pointer: Any) -> str:

@@ -3,13 +3,12 @@ from __future__ import annotations
 
 import contextlib
 import threading
-import weakref
 from typing import TYPE_CHECKING, Any, Literal, Sequence
 
 import numpy as np
 
 from ._core import Core
-from ._lib import Call, empty, ffi, lib, new_struct, pointer, token_array
+from ._lib import Call, empty, ffi, finalizer, lib, new_struct, pointer, token_array
 from .errors import ArgumentError, StateError
 from .generate import INT32, Chunk, Completion, Request, Stats, _integer, make_params, read_chunk
 
@@ -26,7 +25,7 @@ class Snapshot:
 
     def __init__(self, core: Core, ptr: Any, length: int):
         self._core, self._ptr, self.length = core, ptr, length
-        self._finalizer = weakref.finalize(self, _free, lib.pymtp_snapshot_free, ptr, core)
+        self._finalizer = finalizer(self, _free, lib.pymtp_snapshot_free, ptr, core)
         core.guests.add(self)
 
     def close(self) -> None:
@@ -50,7 +49,7 @@ class Session:
         call = Call()
         self._core = core
         self._ptr = call.handle(lib.pymtp_session_new(core.ptr, call.err))
-        self._finalizer = weakref.finalize(self, _free, lib.pymtp_session_free, self._ptr, core)
+        self._finalizer = finalizer(self, _free, lib.pymtp_session_free, self._ptr, core)
         self._lock = threading.RLock()
         self._cancel_lock = threading.RLock()  # keeps the handle alive for cancel(), which must not wait for a step
         self._hidden: np.ndarray | None = None

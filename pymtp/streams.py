@@ -3,6 +3,7 @@ asynchronous form."""
 from __future__ import annotations
 
 import asyncio
+import sys
 import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, AsyncIterator, Callable, Iterator, Sequence, TypeVar
@@ -108,7 +109,7 @@ class Generation:
         self.close()
 
     def __del__(self) -> None:
-        if getattr(self, "_session", None):
+        if getattr(self, "_session", None) and not sys.is_finalizing():
             self.close()
 
 

@@ -2,12 +2,11 @@
 from __future__ import annotations
 
 import os
-import weakref
 from typing import Any, Sequence
 
 import numpy as np
 
-from ._lib import Call, ffi, lib, path_bytes, pointer, text_bytes, token_array
+from ._lib import Call, ffi, finalizer, lib, path_bytes, pointer, text_bytes, token_array
 from .errors import ArgumentError, StateError
 
 
@@ -20,7 +19,7 @@ class Tokenizer:
     def __init__(self, path: str | os.PathLike[str]):
         call = Call()
         self._set(call.handle(lib.pymtp_tokenizer_open(path_bytes(path), call.err)), None)
-        self._finalizer: Any = weakref.finalize(self, lib.pymtp_tokenizer_close, self._ptr)
+        self._finalizer: Any = finalizer(self, lib.pymtp_tokenizer_close, self._ptr)
 
     @classmethod
     def _of(cls, ptr: Any, owner: Any) -> "Tokenizer":

@@ -492,6 +492,23 @@ def test_what_outlives_what(data):
     opened.close()
 
 
+def test_exit_in_the_middle(data, tmp_path):
+    """A program may end while a generation is open, sessions and snapshots are alive and another thread computes."""
+    program = tmp_path / "exits.py"
+    program.write_text("""
+import sys, threading, pymtp
+m = pymtp.Model(sys.argv[1], threads=2)
+g = m.generate([2, 5, 6], max_tokens=100); next(g)
+s = m.session(); s.forward([2, 3]); k = s.snapshot()
+threading.Thread(target=lambda: m.complete([2, 9], ignore_eos=True), daemon=True).start()
+next(g)
+print("end")
+""")
+    for _ in range(3):
+        done = python(str(program), str(data / "tiny-26b.gguf"))
+        assert (done.returncode, done.stdout, done.stderr) == (0, "end\n", "")
+
+
 # ---- chat -----------------------------------------------------------------------------------------------------------------------
 
 HELLO = [{"role": "user", "content": "Hello <turn|> there"}]
