@@ -11,7 +11,7 @@ FORMATS = ["F32", "F16", "BF16", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q8_0", "Q2_K",
 # The formats gguf can quantize, and the largest error as a part of the block's largest value: half a step, or a whole one where
 # one side is cut (the 0 formats lack the step +8 or +16); MXFP4's values end 2 units below the next power of two, a unit being
 # at most a quarter of the largest.
-QUANTIZABLE = {"BF16": 2**-9, "Q4_0": 1 / 8, "Q4_1": 1 / 15, "Q5_0": 1 / 16, "Q5_1": 1 / 31, "Q8_0": 0.5 / 127, "MXFP4": 2 / 4}
+QUANTIZABLE = {"BF16": 2**-8, "Q4_0": 1 / 8, "Q4_1": 1 / 15, "Q5_0": 1 / 16, "Q5_1": 1 / 31, "Q8_0": 0.5 / 127, "MXFP4": 2 / 4}
 HALVES = np.arange(65536, dtype=np.uint16)
 # byte offsets of the halves of a block
 SCALES = {"Q4_0": [0], "Q4_1": [0, 2], "Q5_0": [0], "Q5_1": [0, 2], "Q8_0": [0], "IQ4_NL": [0], "IQ4_XS": [0], "Q2_K": [80, 82],
