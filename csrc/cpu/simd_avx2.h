@@ -2,10 +2,7 @@
 #ifndef PM_CPU_SIMD_AVX2_H
 #define PM_CPU_SIMD_AVX2_H
 
-#include <immintrin.h>
-#include <stddef.h>
-#include <stdint.h>
-#include <string.h>
+#include "cpu/simd_x86.h"
 
 typedef struct vf { __m256 a, b; } vf;
 typedef struct vi { __m256i a, b; } vi;
@@ -71,12 +68,6 @@ static inline __m256i dot16_lanes(const int8_t *a, const int8_t *b) {
     const __m256i y = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)b));
     return _mm256_madd_epi16(x, y);
 }
-static inline int32_t sum_i32(__m256i x) {
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
-    return _mm_cvtsi128_si32(s);
-}
 static inline int32_t dot32_scaled(const int8_t *a, const int8_t *b, const int32_t *scale) {
     const __m256i low = _mm256_mullo_epi32(dot16_lanes(a, b), _mm256_set1_epi32(scale[0]));
     const __m256i high = _mm256_mullo_epi32(dot16_lanes(a + 16, b + 16), _mm256_set1_epi32(scale[1]));
@@ -84,9 +75,6 @@ static inline int32_t dot32_scaled(const int8_t *a, const int8_t *b, const int32
 }
 static inline int32_t dot32(const int8_t *a, const int8_t *b) {
     return sum_i32(_mm256_add_epi32(dot16_lanes(a, b), dot16_lanes(a + 16, b + 16)));
-}
-static inline float fma1(float a, float b, float c) {
-    return _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c)));
 }
 
 #endif

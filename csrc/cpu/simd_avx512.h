@@ -2,9 +2,7 @@
 #ifndef PM_CPU_SIMD_AVX512_H
 #define PM_CPU_SIMD_AVX512_H
 
-#include <immintrin.h>
-#include <stddef.h>
-#include <stdint.h>
+#include "cpu/simd_x86.h"
 
 typedef __m512 vf;
 typedef __m512i vi;
@@ -54,19 +52,10 @@ static inline __m256i dot32_lanes(const int8_t *a, const int8_t *b) {
     const __m256i extra = _mm256_dpbusd_epi32(_mm256_setzero_si256(), bias, y);
     return _mm256_sub_epi32(_mm256_dpbusd_epi32(_mm256_setzero_si256(), x, y), extra);
 }
-static inline int32_t sum_i32(__m256i x) {
-    __m128i s = _mm_add_epi32(_mm256_castsi256_si128(x), _mm256_extracti128_si256(x, 1));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0x4e));
-    s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
-    return _mm_cvtsi128_si32(s);
-}
 static inline int32_t dot32_scaled(const int8_t *a, const int8_t *b, const int32_t *scale) {
     const __m256i s = _mm256_set_m128i(_mm_set1_epi32(scale[1]), _mm_set1_epi32(scale[0]));
     return sum_i32(_mm256_mullo_epi32(dot32_lanes(a, b), s));
 }
 static inline int32_t dot32(const int8_t *a, const int8_t *b) { return sum_i32(dot32_lanes(a, b)); }
-static inline float fma1(float a, float b, float c) {
-    return _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c)));
-}
 
 #endif
