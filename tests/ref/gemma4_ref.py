@@ -81,11 +81,12 @@ def blocks_of_32(x):
 
 
 def round_int8(x, scale_type=np.float32):
-    """x as int8 blocks of 32 hold it: d = max|x| / 127 in float32, q = rint(x / d); the scale is then stored."""
+    """x as int8 blocks of 32 hold it, in float32 as the engine computes it: d = max|x| / 127, q = rint(x * (127 / max|x|)); the
+    scale is then stored. (rint(x / d) would decide exact ties otherwise, and rows of a Q4_0 table are full of them.)"""
     b = blocks_of_32(x)
-    d = np.abs(b).max(-1, keepdims=True) / np.float32(127)
-    q = np.rint(b / np.where(d == 0, np.float32(1), d))
-    y = d.astype(scale_type).astype(x.dtype) * q.astype(x.dtype)
+    most = np.abs(b).max(-1, keepdims=True)
+    q = np.rint(b * (np.float32(127) / np.where(most == 0, np.float32(1), most)))
+    y = (most / np.float32(127)).astype(scale_type).astype(x.dtype) * q.astype(x.dtype)
     return y.reshape(*x.shape[:-1], -1)[..., : x.shape[-1]]
 
 
@@ -209,7 +210,7 @@ class Target(Network):
         norm; the expert's own scale comes after renormalising, so the weights no longer sum to 1."""
         f, n = self.file, self.rms(x, b + "pre_ffw_norm_2.weight")
         r = self.rms(x) * self.dtype(self.width**-0.5) * f[b + "ffn_gate_inp.scale"]
-        p = softmax(r @ f[b + "ffn_gate_inp.weight"].T)
+        p = softmax(self.linear(r, b + "ffn_gate_inp.weight"))
         best = np.argsort(-p, axis=-1, kind="stable")[:, : self.used]
         w = np.take_along_axis(p, best, -1)
         w = w / w.sum(-1, keepdims=True) * f[b + "ffn_down_exps.scale"][best]
