@@ -97,7 +97,8 @@ class Model:
         return np.random.default_rng((self.seed, zlib.crc32(name.encode()), len(self.arch)))
 
     def matrix(self, name, shape, kind=None, std=None):
-        kind = kind or (self.second if name.endswith(("token_embd.weight", "attn_v.weight", "ffn_down.weight")) else self.main)
+        if kind is None:  # F32 is 0
+            kind = self.second if name.endswith(("token_embd.weight", "attn_v.weight", "ffn_down.weight")) else self.main
         if shape[-1] % gguf.GGML_QUANT_SIZES[kind][0]:
             kind = FALLBACK[kind]
         data = encoded(self.rng(name), shape, kind, std or shape[-1] ** -0.5)
