@@ -210,11 +210,13 @@ PYMTP_API pymtp_status pymtp_session_rewind(pymtp_session *s, int64_t length, py
 PYMTP_API pymtp_status pymtp_session_sync(pymtp_session *s, const int32_t *ids, size_t n, int64_t *kept, pymtp_error *err);
 PYMTP_API pymtp_snapshot *pymtp_session_snapshot(pymtp_session *s, pymtp_error *err);
 /* Brings the session to the snapshot's tokens, from the session's own cache where its prefix still agrees, else by
- * recomputing (stats: replayed). The snapshot stays valid and may be restored into any session of the same model. */
+ * recomputing (stats: replayed); when that fails, the session keeps a prefix that both share. The snapshot stays valid and
+ * may be restored into any session of the same model. */
 PYMTP_API pymtp_status pymtp_session_restore(pymtp_session *s, const pymtp_snapshot *snap, pymtp_error *err);
 PYMTP_API void pymtp_snapshot_free(pymtp_snapshot *snap);
 /* The stored bytes of one position in one layer, keys then values: returns their count (0: the layer owns no K/V;
- * negative: not readable) and writes them when cap suffices. For tests of equality. */
+ * negative: not readable) and writes them when cap suffices. Of sliding layers the last window - 1 positions are readable.
+ * For tests of equality. */
 PYMTP_API int64_t pymtp_session_kv_bytes(const pymtp_session *s, int32_t layer, int64_t position, uint8_t *out, size_t cap);
 
 /* ---- generation: a pull loop --------------------------------------------------------------------------------- */

@@ -58,6 +58,7 @@ void pm_request_drop(pymtp_session *s) {
     if (!s->request.active) return;
     free_work(&s->request);
     s->request.finish = PYMTP_FINISH_CANCELLED;
+    atomic_store(&s->cancelled, 0); /* it was meant for this request */
 }
 
 pymtp_status pm_request_start(pymtp_session *s, const int32_t *prompt, size_t n, const pymtp_params *params, pymtp_error *err) {
@@ -83,6 +84,7 @@ pymtp_status pm_request_start(pymtp_session *s, const int32_t *prompt, size_t n,
     const int64_t kept = pm_session_fall_back(s, common);
     s->stats = (pymtp_stats){.size = sizeof s->stats, .prompt_tokens = n, .prompt_reused = (uint64_t)kept,
                              .replayed = (uint64_t)(common - kept)};
+    if (kept == params->snapshot_at) pm_session_mark(s, NULL); /* without it a later rewind replays */
     return PYMTP_OK;
 }
 

@@ -62,7 +62,7 @@ static pymtp_status append_chunk(pymtp_session *s, const int32_t *ids, int32_t n
     const int32_t wanted = all || hidden ? n : 1;
     b->buf_copy(b, s->h, 0, m->target.hidden, (size_t)(wanted - 1) * row, row);
     s->has_h = 1;
-    memcpy(s->tokens + s->length, ids, (size_t)n * sizeof *ids);
+    if (ids != s->tokens + s->length) memcpy(s->tokens + s->length, ids, (size_t)n * sizeof *ids); /* equal in a replay */
     s->length += n;
     return PYMTP_OK;
 }
@@ -122,7 +122,7 @@ pymtp_status pm_session_mark(pymtp_session *s, pymtp_error *err) {
     const size_t row = (size_t)s->model->config.width * sizeof(float);
     uint64_t per_position, rings, snapshot;
     pm_kv_sizes(&s->model->kv_shape, &per_position, &rings, &snapshot);
-    if (!snapshot || !s->length || !s->has_h) return PYMTP_OK; /* all layers are stored in full: nothing to keep */
+    if (!snapshot || !s->length) return PYMTP_OK; /* all layers are stored in full: nothing to keep */
     pm_mark *slot = &s->marks[0];
     for (int i = 0; i < PM_SNAPSHOTS; i++) {
         if (s->marks[i].length == s->length) return PYMTP_OK;
@@ -131,12 +131,14 @@ pymtp_status pm_session_mark(pymtp_session *s, pymtp_error *err) {
     mark_free(s, slot);
     pm_mark k = {.length = s->length};
     PM_TRY(pm_kv_snapshot_new(s->kv, s->length, &k.rings, err));
-    const pymtp_status status = b->buf_new(b, row, &k.h, err);
-    if (status != PYMTP_OK) {
-        pm_kv_snapshot_free(k.rings);
-        return status;
+    if (s->has_h) {
+        const pymtp_status status = b->buf_new(b, row, &k.h, err);
+        if (status != PYMTP_OK) {
+            pm_kv_snapshot_free(k.rings);
+            return status;
+        }
+        b->buf_copy(b, k.h, 0, s->h, 0, row);
     }
-    b->buf_copy(b, k.h, 0, s->h, 0, row);
     *slot = k;
     return PYMTP_OK;
 }
@@ -169,18 +171,43 @@ int64_t pm_session_fall_back(pymtp_session *s, int64_t limit) {
     return to;
 }
 
+/* Rewinds to where the rings no longer reach. On failure the session is as before, but for its marks beyond the place the replay
+ * began at: the layers stored in full were at most written with the bits they had, and the rings and h come back. */
+static pymtp_status replay(pymtp_session *s, int64_t length, pymtp_error *err) {
+    pm_backend *b = s->model->backend;
+    const size_t row = (size_t)s->model->config.width * sizeof(float);
+    const int64_t before = s->length;
+    const int had_h = s->has_h;
+    pm_kv_snapshot *rings = NULL;
+    pm_buf *h = NULL;
+    PM_TRY(pm_kv_snapshot_new(s->kv, before, &rings, err));
+    pymtp_status status = b->buf_new(b, row, &h, err);
+    if (status == PYMTP_OK) {
+        b->buf_copy(b, h, 0, s->h, 0, row);
+        const int64_t from = pm_session_fall_back(s, length);
+        status = append_all(s, s->tokens + from, length - from, PYMTP_LOGITS_NONE, NULL, NULL, err);
+        if (status == PYMTP_OK) s->stats.replayed += (uint64_t)(length - from);
+        else {
+            pm_kv_snapshot_restore(s->kv, rings);
+            s->length = before;
+            b->buf_copy(b, s->h, 0, h, 0, row);
+            s->has_h = had_h;
+        }
+    }
+    b->buf_free(b, h);
+    pm_kv_snapshot_free(rings);
+    return status;
+}
+
 pymtp_status pm_session_rewind(pymtp_session *s, int64_t length, pymtp_error *err) {
     if (length < 0 || length > s->length)
         return pm_fail(err, PYMTP_E_ARG, "rewind: expected a length from 0 to %lld, found %lld", (long long)s->length, (long long)length);
-    const int64_t from = pm_session_fall_back(s, length), n = length - from;
-    if (!n) return PYMTP_OK;
-    int32_t *again = pm_new((size_t)n, sizeof *again, "tokens to replay", err);
-    if (!again) return PYMTP_E_NOMEM;
-    memcpy(again, s->tokens + from, (size_t)n * sizeof *again);
-    const pymtp_status status = pm_session_append(s, again, n, PYMTP_LOGITS_NONE, NULL, NULL, err);
-    pm_free(again);
-    if (status == PYMTP_OK) s->stats.replayed += (uint64_t)n;
-    return status;
+    const pm_mark *k = mark_before(s, length);
+    if (length == s->length || !length || (k && k->length == length) || pm_kv_can_rewind(s->kv, length)) {
+        pm_session_fall_back(s, length);
+        return PYMTP_OK;
+    }
+    return replay(s, length, err);
 }
 
 /* ---- life ---- */

@@ -57,7 +57,11 @@ pymtp_status pymtp_session_hidden(const pymtp_session *s, float *out, pymtp_erro
 int64_t pymtp_session_kv_bytes(const pymtp_session *s, int32_t layer, int64_t position, uint8_t *out, size_t cap) {
     if (!s) return PYMTP_E_ARG;
     lock(s);
-    const int64_t n = pm_kv_read(s->kv, layer, position, s->length, out, cap);
+    const pm_config *c = &s->model->config;
+    const int known = layer >= 0 && layer < c->layers && c->layer[layer].kv_source == layer;
+    /* Of sliding layers only what the next position sees: how much more a ring still holds depends on rejected drafts and chunks. */
+    const int64_t first = known && c->layer[layer].sliding ? s->length - c->window + 1 : 0;
+    const int64_t n = position < first ? -1 : pm_kv_read(s->kv, layer, position, s->length, out, cap);
     unlock(s);
     return n;
 }
@@ -129,6 +133,7 @@ pymtp_status pymtp_session_rewind(pymtp_session *s, int64_t length, pymtp_error 
     lock(s);
     pm_request_drop(s);
     const pymtp_status status = pm_session_rewind(s, length, err);
+    atomic_store(&s->cancelled, 0);
     unlock(s);
     return status;
 }
@@ -141,6 +146,7 @@ pymtp_status pymtp_session_sync(pymtp_session *s, const int32_t *ids, size_t n, 
     const int64_t common = pm_common_prefix(s->tokens, s->length, ids, (int64_t)n);
     const pymtp_status status = pm_session_rewind(s, common, err);
     *kept = s->length;
+    atomic_store(&s->cancelled, 0);
     unlock(s);
     return status;
 }
@@ -211,6 +217,7 @@ pymtp_status pymtp_session_restore(pymtp_session *s, const pymtp_snapshot *snap,
     lock(s);
     pm_request_drop(s);
     const pymtp_status status = restore(s, snap, err);
+    atomic_store(&s->cancelled, 0);
     unlock(s);
     return status;
 }

@@ -227,7 +227,8 @@ static void commit_round(part *p, size_t hidden, const float *logits) {
     s->stats.accepted += (uint64_t)accepted;
     for (int32_t i = 0; i < r->n_drafts; i++) s->stats.drafted_by_position[i]++;
     for (int32_t i = 0; i < accepted; i++) s->stats.accepted_by_position[i]++;
-    if (r->n_drafts && !r->n_script) pm_controller_accepted(&s->model->controller, r->n_drafts, accepted);
+    /* row i judges draft i: those after the last chosen row were never looked at */
+    if (r->n_drafts && !r->n_script) pm_controller_accepted(&s->model->controller, (int32_t)smaller(rows, r->n_drafts), accepted);
     const int32_t next = r->pending;
     r->pending = pending; /* what row 0 fed */
     commit(p, rows, hidden + (size_t)(rows ? rows - 1 : 0));
@@ -263,7 +264,7 @@ static pymtp_status run_pass(pymtp_model *m, part *parts, int32_t n, pymtp_error
     if (n == 1 && !parts[0].prompt && !parts[0].s->request.n_script)
         pm_controller_cost(&m->controller, parts[0].rows - 1, parts[0].draft_seconds, computed - start);
     for (int32_t i = 0; i < n; i++) {
-        const float *x = m->logits + logits * (size_t)m->config.vocab;
+        const float *x = m->logits ? m->logits + logits * (size_t)m->config.vocab : NULL;
         if (parts[i].prompt) commit_prompt(&parts[i], hidden, x);
         else commit_round(&parts[i], hidden, x);
         logits += (size_t)parts[i].logits_rows;
@@ -284,11 +285,10 @@ static part plan(pymtp_session *s) {
     return (part){.s = s, .rows = 1 + r->n_drafts, .logits_rows = 1 + r->n_drafts};
 }
 
-pymtp_status pm_step(pymtp_session *const *sessions, size_t n, pymtp_error *err) {
+static pymtp_status run_passes(pymtp_session *const *sessions, size_t n, pymtp_error *err) {
     pymtp_model *m = sessions[0]->model;
     part parts[PM_PASS_SESSIONS];
     int32_t count = 0, rows = 0;
-    for (size_t i = 0; i < n; i++) pm_request_begin_step(sessions[i]);
     for (size_t i = 0; i < n; i++) {
         if (atomic_load(&sessions[i]->cancelled)) {
             pm_request_finish(sessions[i], PYMTP_FINISH_CANCELLED);
@@ -303,4 +303,12 @@ pymtp_status pm_step(pymtp_session *const *sessions, size_t n, pymtp_error *err)
         rows += p.rows;
     }
     return count ? run_pass(m, parts, count, err) : PYMTP_OK;
+}
+
+pymtp_status pm_step(pymtp_session *const *sessions, size_t n, pymtp_error *err) {
+    for (size_t i = 0; i < n; i++) pm_request_begin_step(sessions[i]);
+    const pymtp_status status = run_passes(sessions, n, err);
+    for (size_t i = 0; i < n; i++) /* a cancellation ends one request and nothing after it */
+        if (!sessions[i]->request.active) atomic_store(&sessions[i]->cancelled, 0);
+    return status;
 }
