@@ -63,6 +63,54 @@ static void network(pymtp_model *m, const char *name) {
     }
 }
 
+/* Greedy drafts of a request are those of pymtp_session_draft: the trained pair accepts enough of them to tell. Three sessions of
+ * different depths share the draft steps. */
+static void drafts_are_the_chain(void) {
+    static run plain, got[3];
+    int32_t prompts[3][24], *prompt[3], drafts[PYMTP_MAX_DRAFT];
+    size_t lengths[3];
+    uint64_t total = 0;
+    pymtp_params p[3];
+    pymtp_session *s[3];
+    pymtp_error err;
+    pymtp_model *m = open_golden("trained-py", 0);
+    const char *text[] = {"import os\nimport sys\n\n\ndef main(argv):\n    for ", "class A:\n    def __init__(self, ", "    if x is None:\n        return "};
+    for (int i = 0; i < 3; i++) {
+        const int64_t n = pymtp_tokenize(pymtp_model_tokenizer(m), text[i], strlen(text[i]), PYMTP_TOK_BOS, prompts[i], 24, &err);
+        CHECK(n > 2 && n <= 24, "prompt of %d ids", (int)n);
+        lengths[i] = (size_t)n;
+        prompt[i] = prompts[i];
+        p[i] = plain_params(40);
+        p[i].draft = 2 + i;
+        s[i] = new_session(m);
+    }
+    run_together(m, s, 3, prompt, lengths, p, got);
+    for (int i = 0; i < 3; i++) {
+        pymtp_params q = p[i];
+        uint64_t accepted[PYMTP_MAX_DRAFT] = {0}, passes = 0;
+        q.draft = 0;
+        run_new(m, prompt[i], lengths[i], &q, &plain);
+        check_run(&got[i], &plain, "trained pair");
+        pymtp_session *t = new_session(m);
+        CHECK(pymtp_session_forward(t, prompt[i], lengths[i], PYMTP_LOGITS_NONE, NULL, NULL, &err) == PYMTP_OK, "%s", err.text);
+        for (size_t done = 1; done < plain.n; passes++) { /* plain.tokens[done - 1] is pending */
+            const size_t left = plain.n - done, depth = left - 1 < (size_t)p[i].draft ? left - 1 : (size_t)p[i].draft;
+            size_t hits = 0;
+            CHECK(pymtp_session_draft(t, depth, plain.tokens[done - 1], drafts, NULL, &err) == PYMTP_OK, "%s", err.text);
+            while (hits < depth && drafts[hits] == plain.tokens[done + hits]) accepted[hits++]++;
+            CHECK(pymtp_session_forward(t, plain.tokens + done - 1, hits + 1, PYMTP_LOGITS_NONE, NULL, NULL, &err) == PYMTP_OK, "%s", err.text);
+            done += hits + 1;
+            total += hits;
+        }
+        CHECK(got[i].stats.passes == passes, "%d passes, expected %d", (int)got[i].stats.passes, (int)passes);
+        CHECK(!memcmp(got[i].stats.accepted_by_position, accepted, sizeof accepted), "session %d: other drafts were accepted", i);
+        pymtp_session_free(t);
+        pymtp_session_free(s[i]);
+    }
+    CHECK(total > 10, "only %d drafts were right", (int)total);
+    CHECK(pymtp_model_close(m, &err) == PYMTP_OK, "%s", err.text);
+}
+
 /* ---- ends ---- */
 
 static void all_scripts(pymtp_model *m, int32_t *prompt, size_t n, pymtp_params p, const run *right, const run *plain, const char *what) {
@@ -259,6 +307,7 @@ int main(void) {
         reuse(m);
         CHECK(pymtp_model_close(m, &err) == PYMTP_OK, "%s", err.text);
     }
+    drafts_are_the_chain();
     context_end();
     return check_done();
 }

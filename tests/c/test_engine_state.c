@@ -109,6 +109,19 @@ static void marks(pymtp_model *m) {
     memcpy(all + 40, other, 200 * sizeof *other);
     CHECK(pymtp_session_rewind(s, 52, &err) == PYMTP_OK && replayed(s) > 50, "%d replayed: the mark is of another past", (int)replayed(s));
     check_state(state_of(s, layers_of(m)), fresh(m, all, 52), 1, "a mark of another past");
+    /* snapshot_at where the reused prefix ends: the mark is taken at the start, without a hidden row */
+    int32_t longer[150];
+    make_ids(longer, 150, 4, 1280);
+    p.max_tokens = 1;
+    p.snapshot_at = -2;
+    run_on(m, s, longer, 40, &p, &r);
+    p.max_tokens = 100;
+    p.snapshot_at = 39;
+    longer[39]++;
+    run_on(m, s, longer, 150, &p, &r);
+    CHECK(r.stats.prompt_reused == 39, "%d reused", (int)r.stats.prompt_reused);
+    CHECK(pymtp_session_rewind(s, 45, &err) == PYMTP_OK && replayed(s) == 6, "%d replayed from a mark at the start", (int)replayed(s));
+    check_state(state_of(s, layers_of(m)), fresh(m, longer, 45), 1, "a mark at the start");
     pymtp_session_free(s);
 }
 
