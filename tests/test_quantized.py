@@ -10,8 +10,8 @@ comparisons take that apart:
    engine with twice the noise has twice the flips: 0.75^2 = 0.56, so at least half of the rows must be clean; an error in a
    format, kernel or formula leaves none. A draft needs its row, the two before it and the drafter clean: a quarter.
 2. Against the EXACT twin, on a text that wraps the window. The engine's rounding errors are another sample of what the
-   int8 twin shows, so root mean squares agree up to sampling: a factor of 1.5 (errors of the 100 rows are correlated
-   and heavy-tailed). The difference of two samples of the same noise is at most sqrt(2) times one: 1.5 again.
+   int8 twin shows, so root mean squares agree up to sampling: a factor of 1.25 (the errors of 100 rows of 1280 logits
+   are correlated and heavy-tailed). Two independent samples of the same noise differ by sqrt(2) times one: at most 1.5.
 """
 import numpy as np
 import pytest
@@ -67,7 +67,7 @@ def test_long_text_within_activation_rounding(pair):
     if step == 0:  # no quantised matrix: float32 noise only, of which the twin in float32 shows 5e-5
         assert np.abs(logits - exact).max() <= CLEAN
     else:
-        assert rms(logits - exact) <= 1.5 * step
+        assert rms(logits - exact) <= 1.25 * step
         assert rms(logits - rounded) <= 1.5 * step
     assert step < 0.5 * rms(exact)  # or the comparison would say nothing
 

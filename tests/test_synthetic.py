@@ -14,7 +14,7 @@ import pytest
 import pymtp
 from conftest import ROOT
 
-NEW, DEPTH, STARTS = 64, 4, 4
+NEW, DEPTH, STARTS = 64, 4, 3
 
 
 @pytest.fixture(scope="module")
