@@ -10,7 +10,7 @@
 #include "quant/formats.h"
 
 /* Activations of up to `rows` rows, prepared once per matmul. F32: x padded with zeros to a multiple of 16 floats.
- * Q8: per block of 32 values q = round to nearest even(x / d), d = max|x| / 127 as float (0 for a block of zeros),
+ * Q8: per block of 32 values q = round to nearest even(x * (127 / max|x|)), d = max|x| / 127 as float (0 for a block of zeros),
  * and the sums of q over each half of 16. `cols` padded to a multiple of 32 with zeros. All 64-byte aligned. */
 typedef struct pm_act {
     size_t cols, padded;  /* values per row; padded to 32 (also the F32 stride) */
