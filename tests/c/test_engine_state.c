@@ -6,6 +6,8 @@
 
 #include <fcntl.h>
 #include <math.h>
+#include <pthread.h>
+#include <stdatomic.h>
 #include <unistd.h>
 
 #define LONG 300 /* more than three times round the rings of 96 */
@@ -267,6 +269,67 @@ static void cancelling(pymtp_model *m) {
     for (int k = 0; k < 2; k++) pymtp_session_free(s[k]);
 }
 
+/* ---- threads ---- */
+
+typedef struct canceller { pymtp_session *s; atomic_int stop; } canceller;
+
+static void *keep_cancelling(void *context) {
+    canceller *c = context;
+    while (!atomic_load(&c->stop)) pymtp_cancel(c->s);
+    return NULL;
+}
+
+typedef struct worker { pymtp_session *s; const int32_t *prompt; pymtp_params p; int32_t tokens[64]; size_t n; int failed; } worker;
+
+static void *work(void *context) { /* CHECK counts are not for several threads */
+    worker *w = context;
+    pymtp_output out = {.size = sizeof out};
+    w->failed = pymtp_generate(w->s, w->prompt, 20, &w->p, NULL) != PYMTP_OK;
+    while (!w->failed && out.finish == PYMTP_FINISH_NONE) {
+        w->failed = pymtp_step(&w->s, 1, NULL) != PYMTP_OK || pymtp_session_output(w->s, &out) != PYMTP_OK || w->n + out.n_tokens > 64;
+        for (size_t i = 0; !w->failed && i < out.n_tokens; i++) w->tokens[w->n++] = out.tokens[i];
+    }
+    return NULL;
+}
+
+static void threads(pymtp_model *m) {
+    static run plain;
+    static worker w[2];
+    pthread_t thread[2];
+    int32_t ids[LONG];
+    make_ids(ids, LONG, 13, 1280);
+    canceller c = {.s = new_session(m)};
+    feed(c.s, ids, 100);
+    const state before = state_of(c.s, layers_of(m));
+    CHECK(!pthread_create(&thread[0], NULL, keep_cancelling, &c), "thread");
+    pymtp_status status = PYMTP_OK; /* until the other thread is under way */
+    for (int i = 0; i < 100000 && status == PYMTP_OK; i++) {
+        status = pymtp_session_forward(c.s, ids + 100, 200, PYMTP_LOGITS_NONE, NULL, NULL, &err);
+        if (status == PYMTP_OK) status = pymtp_session_rewind(c.s, 100, &err);
+    }
+    atomic_store(&c.stop, 1);
+    pthread_join(thread[0], NULL);
+    CHECK(status == PYMTP_E_CANCELLED, "status %d", status);
+    /* it was the rewind, perhaps, and a last cancellation may still wait: it can hit once */
+    if (pymtp_session_length(c.s) == 300 && pymtp_session_rewind(c.s, 100, &err) != PYMTP_OK)
+        CHECK(pymtp_session_rewind(c.s, 100, &err) == PYMTP_OK, "%s", err.text);
+    check_state(state_of(c.s, layers_of(m)), before, 1, "cancelled from a thread");
+    pymtp_session_free(c.s);
+    pymtp_params p = plain_params(30);
+    p.logprobs = -1;
+    run_new(m, ids, 20, &p, &plain);
+    p.draft = 3;
+    for (int i = 0; i < 2; i++) {
+        w[i] = (worker){.s = new_session(m), .prompt = ids, .p = p};
+        CHECK(!pthread_create(&thread[i], NULL, work, &w[i]), "thread");
+    }
+    for (int i = 0; i < 2; i++) {
+        pthread_join(thread[i], NULL);
+        CHECK(!w[i].failed && w[i].n == plain.n && !memcmp(w[i].tokens, plain.tokens, plain.n * sizeof *plain.tokens), "thread %d: other tokens", i);
+        pymtp_session_free(w[i].s);
+    }
+}
+
 /* ---- failures ----
  * Embedding rows are read from the file while the model is open: a shortened file makes ids from BIG_ID on unreadable, and a row of
  * NaN makes a token whose logits are not finite. */
@@ -467,6 +530,7 @@ int main(void) {
     syncing(models[0]);
     refusals(models[0], models[1]);
     cancelling(models[1]);
+    threads(models[2]);
     all_banned(models[2]);
     for (int i = 0; i < 3; i++) CHECK(pymtp_model_close(models[i], &err) == PYMTP_OK, "%s", err.text);
     copy c;
