@@ -20,6 +20,6 @@ def cut(module):
 
 
 if __name__ == "__main__":
-    out = pathlib.Path(__file__).parent / "data" / "python-prompts.json"
-    out.write_text(json.dumps({"origin": "Python 3.11 standard library, PSF licence; cut by tests/make_python_prompts.py",
+    out = pathlib.Path(__file__).parent.parent / "tests" / "data" / "python-prompts.json"
+    out.write_text(json.dumps({"origin": "Python 3.11 standard library, PSF licence; cut by tools/make_python_prompts.py",
                                "prompts": {m: cut(m) for m in MODULES}}, indent=1) + "\n")
