@@ -115,9 +115,10 @@ struct pm_backend {
     void (*buf_write)(pm_backend *b, pm_buf *buf, size_t offset, const void *src, size_t bytes);
     void (*buf_read)(pm_backend *b, const pm_buf *buf, size_t offset, void *dst, size_t bytes);
     void (*buf_copy)(pm_backend *b, pm_buf *dst, size_t dst_offset, const pm_buf *src, size_t src_offset, size_t bytes);
-    /* Rows [first, first + rows) of a tensor, read by positioned reads in slices straight into the layout of the ISA. */
+    /* Rows [first, first + rows) of a tensor, read by positioned reads in slices straight into the layout of the ISA. With
+     * order (int32 (rows), a permutation of 0..rows - 1) row i of the matrix is row first + order[i] of the tensor. */
     pymtp_status (*matrix_new)(pm_backend *b, const pm_gguf *file, const pm_gguf_tensor *t, uint64_t first, uint64_t rows,
-                               pm_matrix **out, pymtp_error *err);
+                               const pm_buf *order, pm_matrix **out, pymtp_error *err);
     void (*matrix_free)(pm_backend *b, pm_matrix *m);
     uint64_t (*matrix_bytes)(const pm_matrix *m);
     pymtp_status (*table_new)(pm_backend *b, const pm_gguf *file, const pm_gguf_tensor *t, pm_table **out, pymtp_error *err);
@@ -169,7 +170,7 @@ struct pm_backend {
     void (*head_logits)(pm_backend *b, int32_t n, const pm_buf *h, int32_t first, const pm_matrix *w, float cap, pm_buf *logits);
     /* The centroid head: the `top` best clusters by centroids h (ties: lower cluster), in descending order of score;
      * ids and scores of their members, cluster after cluster in table order: (n, top * members).
-     * ordering: int32 (clusters, members). */
+     * ordering: int32 (clusters, members); w is in that order too, so that a cluster's rows lie together. */
     void (*head_clusters)(pm_backend *b, int32_t n, const pm_buf *h, const pm_matrix *centroids, const pm_buf *ordering,
                           const pm_matrix *w, int32_t clusters, int32_t members, int32_t top, pm_buf *ids, pm_buf *scores);
     /* ids[r] = index of the largest of scores (n, width), ties to the lowest id; candidates NULL (index = id) or

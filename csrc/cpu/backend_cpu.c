@@ -100,11 +100,9 @@ static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 
 static size_t count(int32_t n) { return n > 0 ? (size_t)n : 0; }
 
-static void take_act(arena *a, pm_act *act, size_t values) {
-    act->x = take(a, values, 1, sizeof(float));
-    act->q = take(a, values, 1, 1);
-    act->d = take(a, values / 32 + 1, 1, sizeof(float));
-    act->sum = take(a, values / 16 + 1, 1, sizeof(int32_t));
+static void take_act(arena *a, pm_act *act, size_t rows, size_t cols) {
+    act->x = take(a, rows, cols, sizeof(float));
+    act->q8 = take(a, rows, cols / 32, sizeof(pm_act_block));
 }
 
 static void carve(pm_cpu *c, const pm_limits *l, arena *a) {
@@ -119,7 +117,7 @@ static void carve(pm_cpu *c, const pm_limits *l, arena *a) {
     c->c = take(a, rows, count(l->width), sizeof(float));
     c->line = take(a, threads, wide, sizeof(float));
     c->edge = take(a, threads, rows * c->k->group, sizeof(float));
-    take_act(a, &c->act, rows * wide);
+    take_act(a, &c->act, rows, wide);
     for (int i = 0; i < PM_CPU_ROPES; i++) {
         pm_cpu_rope *r = &c->rope[i];
         const size_t half = count(l->head_dim) / 2;
@@ -131,11 +129,12 @@ static void carve(pm_cpu *c, const pm_limits *l, arena *a) {
     c->cluster_scores = take(a, rows, clusters, sizeof(float));
     c->cluster_top = take(a, rows, clusters, sizeof(int32_t));
     if (!experts) return;
-    take_act(a, &c->pairs, rows * pm_round_up(most(count(l->width), count(l->expert_ff)), 32));
+    take_act(a, &c->pairs, rows, pm_round_up(most(count(l->width), count(l->expert_ff)), 32));
     c->router = take(a, rows, experts, sizeof(float));
     c->choice = take(a, rows, used, sizeof(int32_t));
     c->share = take(a, rows, used, sizeof(float));
     c->pair_row = take(a, rows, used, sizeof(int32_t));
+    c->pair_expert = take(a, rows, used, sizeof(int32_t));
     c->pair_of = take(a, rows, used, sizeof(int32_t));
     c->expert_start = take(a, experts + 1, 1, sizeof(int32_t));
     c->mm = take(a, experts, 2, sizeof(pm_mm));
@@ -168,6 +167,7 @@ static void close_cpu(pm_backend *b) {
     pm_cpu *c = (pm_cpu *)b;
     if (!c) return;
     pm_pool_free(c->pool);
+    pm_cpu_arena_free(&c->weights);
     pm_region_release(&c->scratch);
     pm_free(c->stage);
     pm_free(c->errors);

@@ -85,13 +85,13 @@ static void choose_job(void *context, size_t begin, size_t end, int thread) {
     }
 }
 
-/* Items are candidates of all rows. */
+/* Items are chosen clusters of all rows; each row was prepared as a batch of its own. */
 static void score_job(void *context, size_t begin, size_t end, int thread) {
     const clusters_context *e = context;
     for (size_t i = begin; i < end; i++) {
-        const pm_act act = pm_cpu_act_from(&e->cpu->act, i / (e->top * e->members));
-        const size_t id = (size_t)e->ids[i];
-        pm_cpu_product_part(e->cpu, e->w, id, id + 1, &act, 1, e->scores + i, 1, thread);
+        const size_t r = i / e->top, first = (size_t)e->cpu->cluster_top[r * e->clusters + i % e->top] * e->members;
+        const pm_act act = pm_cpu_batch(&e->cpu->act, r, 1);
+        pm_cpu_product_part(e->cpu, e->w, first, first + e->members, &act, e->scores + i * e->members, e->members, thread);
     }
 }
 
@@ -101,10 +101,15 @@ void pm_cpu_head_clusters(pm_backend *b, int32_t n, const pm_buf *h, const pm_ma
     const size_t cols = w->packed.cols, rows = (size_t)n;
     clusters_context e = {c, (size_t)clusters, (size_t)members, (size_t)top, pm_cpu_i32(ordering), w, pm_cpu_i32(ids),
                           pm_cpu_f32(scores)};
-    pm_cpu_prepare(c, &c->act, pm_cpu_f32(h), cols, rows, cols, NULL, pm_cpu_kind(centroids) | pm_cpu_kind(w));
+    pm_cpu_prepare(c, &c->act, pm_cpu_f32(h), cols, rows, cols, NULL, pm_cpu_kind(centroids));
     pm_cpu_product(c, &c->act, centroids, rows, c->cluster_scores);
     pm_pool_run(c->pool, rows, 1, choose_job, &e);
-    pm_pool_run(c->pool, rows * e.top * e.members, 64, score_job, &e);
+    pm_cpu_shape_act(c, &c->act, 1, cols);
+    for (size_t r = 0; r < rows; r++) {
+        const pm_act act = pm_cpu_batch(&c->act, r, 1);
+        pm_cpu_fill_act(c, &act, 0, pm_cpu_f32(h) + r * cols, pm_cpu_kind(w));
+    }
+    pm_pool_run(c->pool, rows * e.top, 1, score_job, &e);
 }
 
 /* ---- argmax ---- */

@@ -2,7 +2,10 @@
 #ifndef PM_CPU_SIMD_AVX2_H
 #define PM_CPU_SIMD_AVX2_H
 
-#include "cpu/simd_x86.h"
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
 
 typedef struct vf { __m256 a, b; } vf;
 typedef struct vi { __m256i a, b; } vi;
@@ -62,19 +65,9 @@ static inline __m256 pow2n_256(__m256i n) {
 }
 static inline vf vf_pow2n(vi n) { return (vf){pow2n_256(n.a), pow2n_256(n.b)}; }
 
-/* 16 products of bytes, added in pairs: 8 lanes. 16-bit products of bytes and their 32-bit sums are exact. */
-static inline __m256i dot16_lanes(const int8_t *a, const int8_t *b) {
-    const __m256i x = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)a));
-    const __m256i y = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)b));
-    return _mm256_madd_epi16(x, y);
-}
-static inline int32_t dot32_scaled(const int8_t *a, const int8_t *b, const int32_t *scale) {
-    const __m256i low = _mm256_mullo_epi32(dot16_lanes(a, b), _mm256_set1_epi32(scale[0]));
-    const __m256i high = _mm256_mullo_epi32(dot16_lanes(a + 16, b + 16), _mm256_set1_epi32(scale[1]));
-    return sum_i32(_mm256_add_epi32(low, high));
-}
-static inline int32_t dot32(const int8_t *a, const int8_t *b) {
-    return sum_i32(_mm256_add_epi32(dot16_lanes(a, b), dot16_lanes(a + 16, b + 16)));
+static inline void vf_store_i8(int8_t *p, vf x) {
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)), 0xd8);
+    _mm_storeu_si128((void *)p, _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
 }
 
 #endif

@@ -1,8 +1,11 @@
-/* simd_avx512.h - the vocabulary (simd_scalar.h) on AVX-512 F, BW, DQ, VL and VNNI. */
+/* simd_avx512.h - the vocabulary (simd_scalar.h) on AVX-512 F, BW, DQ and VL. */
 #ifndef PM_CPU_SIMD_AVX512_H
 #define PM_CPU_SIMD_AVX512_H
 
-#include "cpu/simd_x86.h"
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
 
 typedef __m512 vf;
 typedef __m512i vi;
@@ -44,18 +47,6 @@ static inline vf vf_from_i8(const int8_t *p) { return _mm512_cvtepi32_ps(_mm512_
 static inline vi vi_from_vf_round(vf x) { return _mm512_cvtps_epi32(x); }
 static inline vf vf_pow2n(vi n) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23)); }
 
-/* 32 products of bytes in 8 lanes: four neighbours each. Bytes of a become unsigned by adding 128; what that adds, 128 times
- * the four b, is subtracted again. All exact. */
-static inline __m256i dot32_lanes(const int8_t *a, const int8_t *b) {
-    const __m256i bias = _mm256_set1_epi8(-128), y = _mm256_loadu_si256((const void *)b);
-    const __m256i x = _mm256_xor_si256(_mm256_loadu_si256((const void *)a), bias);
-    const __m256i extra = _mm256_dpbusd_epi32(_mm256_setzero_si256(), bias, y);
-    return _mm256_sub_epi32(_mm256_dpbusd_epi32(_mm256_setzero_si256(), x, y), extra);
-}
-static inline int32_t dot32_scaled(const int8_t *a, const int8_t *b, const int32_t *scale) {
-    const __m256i s = _mm256_set_m128i(_mm_set1_epi32(scale[1]), _mm_set1_epi32(scale[0]));
-    return sum_i32(_mm256_mullo_epi32(dot32_lanes(a, b), s));
-}
-static inline int32_t dot32(const int8_t *a, const int8_t *b) { return sum_i32(dot32_lanes(a, b)); }
+static inline void vf_store_i8(int8_t *p, vf x) { _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x))); }
 
 #endif
