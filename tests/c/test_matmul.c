@@ -160,11 +160,11 @@ static double exact(const unsigned char *w, size_t o, const pm_act *a, size_t r,
  * Quantised: d s, its product with d_a, the product with the integer sum (exact below 2^24), and each of N = cols / 32 times
  * scales a block additions (2 N with minimums) round by u: (N' + 3) u S. The weights in double are themselves rounded, by u
  * each: d s, times q, dmin m, the difference: 3 u (|d s q| + |dmin m|). Together (N' + 6) u S.
- * Float: each of two sums rounds its products and cols / 2 additions, and they are added: (cols / 2 + 2) u S.
+ * Float: each of the two sums of a block rounds 16 times, they are added, and the blocks: (16 + 1 + cols / 32 + 1) u S.
  * 1 % covers second order terms and the double sums. */
 static double bound(size_t cols, double size) {
     const double n = (double)(cols / 32) * pm_layouts[f->id].subs;
-    const double terms = f->act == PM_ACT_Q8 ? n * (has_mins() ? 2 : 1) + 6 : (double)((cols + 1) / 2) + 2;
+    const double terms = f->act == PM_ACT_Q8 ? n * (has_mins() ? 2 : 1) + 6 : (double)((cols + 31) / 32) + 18;
     return 1.01 * terms * U * size;
 }
 
@@ -219,10 +219,14 @@ static float in_order_q8(int fused, const unsigned char *row, const pm_act *a, s
 }
 
 static float in_order_f32(int fused, const unsigned char *row, const pm_act *a, size_t r) {
-    float w[MAX_COLS], sum[2] = {0, 0};
+    float w[MAX_COLS], acc = 0;
     f->dequantize(row, w, a->cols);
-    for (size_t i = 0; i < (a->cols + 31) / 32 * 32; i++) sum[i % 2] = step(fused, i < a->cols ? w[i] : 0, *x_of(a, r, i), sum[i % 2]);
-    return sum[0] + sum[1];
+    for (size_t b = 0; b < a->blocks; b++) {
+        float sum[2] = {0, 0};
+        for (size_t i = 32 * b; i < 32 * b + 32; i++) sum[i % 2] = step(fused, i < a->cols ? w[i] : 0, *x_of(a, r, i), sum[i % 2]);
+        acc += sum[0] + sum[1];
+    }
+    return acc;
 }
 
 static void test_order(size_t cols) {

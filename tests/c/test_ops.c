@@ -443,7 +443,7 @@ static void check_clusters(const world *w, const results *r) {
             double want, size = 0;
             product(w, HEAD2, (size_t)ids[i], 1, h, &want);
             for (int j = 0; j < D2; j++) size += fabs(h[j] * 0.3);
-            CHECK(fabs((double)scores[i] - want) <= (D2 / 2 + 2) * 0x1p-24 * size, "row %d score %d", row, i);
+            CHECK(fabs((double)scores[i] - want) <= (D2 / 32 + 18) * 0x1p-24 * size, "row %d score %d", row, i);
             if (scores[i] > scores[best] || (scores[i] == scores[best] && ids[i] < ids[best])) best = i;
         }
         CHECK(*(const int32_t *)(const void *)(r->out[OUT_BEST2] + row) == ids[best], "row %d: argmax of candidates", row);
