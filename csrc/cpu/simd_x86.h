@@ -13,6 +13,7 @@ static inline int32_t sum_i32(__m256i x) {
     s = _mm_add_epi32(s, _mm_shuffle_epi32(s, 0xb1));
     return _mm_cvtsi128_si32(s);
 }
+static inline float half_to_float(uint16_t h) { return _cvtsh_ss(h); }
 static inline float fma1(float a, float b, float c) {
     return _mm_cvtss_f32(_mm_fmadd_ss(_mm_set_ss(a), _mm_set_ss(b), _mm_set_ss(c)));
 }
