@@ -6,9 +6,9 @@
  *   - partition over outputs only; the order of summation of an output element is fixed by (row length, format, ISA);
  *   - the number of rows may pick a tile shape, never a number format, a split of the sum or an algorithm;
  *   - activations are quantised per row and block of 32;
- *   - attention walks KV blocks of PM_KV_BLOCK absolute positions in position order; fully masked blocks are skipped,
- *     masked lanes are selected away (a stale NaN must not get in); rows see each other only through the cache, at
- *     its stored precision;
+ *   - attention makes one partial softmax of each KV block of PM_KV_BLOCK absolute positions and merges them in position
+ *     order, blocks within spans and then spans; what a row does not see is not read for it (a stale NaN must not get
+ *     in); rows see each other only through the cache, at its stored precision;
  *   - an expert's rows may be grouped, but a row's sum over experts runs in that row's own rank order.
  *
  * Ops only enqueue; buf_read alone waits. Ops that cannot fail return void. `n` is always a number of rows and every
@@ -20,7 +20,7 @@
 #include "base/status.h"
 #include "gguf/gguf.h"
 
-#define PM_KV_BLOCK 32      /* part of the arithmetic: changing it changes output bits */
+#define PM_KV_BLOCK 128     /* part of the arithmetic: changing it changes output bits */
 #define PM_MAX_DRAFT PYMTP_MAX_DRAFT
 
 typedef struct pm_backend pm_backend;

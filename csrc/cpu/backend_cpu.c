@@ -118,6 +118,9 @@ static void carve(pm_cpu *c, const pm_limits *l, arena *a) {
     c->line = take(a, threads, wide, sizeof(float));
     c->edge = take(a, threads, rows * c->k->group, sizeof(float));
     take_act(a, &c->act, rows, wide);
+    pm_cpu_attend_sizes(c, count(l->heads_dim), count(l->head_dim));
+    c->states = take(a, threads, c->states_each, sizeof(float));
+    c->partial = take(a, c->partial_floats, 1, sizeof(float));
     for (int i = 0; i < PM_CPU_ROPES; i++) {
         pm_cpu_rope *r = &c->rope[i];
         const size_t half = count(l->head_dim) / 2;

@@ -63,6 +63,11 @@ typedef struct pm_cpu {
     float *line;                  /* (threads, wide) */
     float *edge;                  /* (threads, rows * group): outputs beside the wanted ones in a weight group */
     pm_act act, pairs;            /* pairs: MoE only */
+    float *states;                /* (threads, states_each): attention's states and scores */
+    size_t states_each;
+    float *partial;               /* (partial_floats): attention's states of spans, of one wave */
+    size_t partial_floats;
+    _Atomic uint64_t kv_read;     /* bytes of keys and values attention has read; a block counts once for each walk over it */
     pm_cpu_rope rope[PM_CPU_ROPES];
     unsigned next_rope;
     uint64_t *keys;               /* (threads, keys_each): for choosing clusters or experts */
@@ -133,6 +138,9 @@ void pm_cpu_add_normed(pm_cpu *c, size_t n, size_t width, float *y, const pm_buf
 void pm_cpu_top(const float *x, size_t n, size_t top, uint64_t *keys, int32_t *out);
 /* cos and sin (n, head_dim / 2) of the rows' angles; *cos and *sin hold until the next call. */
 void pm_cpu_angles(pm_cpu *c, const pm_rope *rope, const pm_rows *rows, const float **cosines, const float **sines);
+
+/* Sets states_each and partial_floats for layers of up to heads_dim = heads * head_dim. */
+void pm_cpu_attend_sizes(pm_cpu *c, size_t heads_dim, size_t head_dim);
 
 /* ---- ops ---- */
 

@@ -17,6 +17,22 @@ typedef struct pm_packed {
     size_t row_bytes;  /* of a file row */
 } pm_packed;
 
+#define PM_ATTEND_QUERIES 64 /* most queries of one call */
+
+/* One KV block and the queries that read it, a query being a row's query head. Keys and values are PM_KV_BLOCK consecutive
+ * stored heads, `stride` bytes apart; query i sees [from[i], to[i]) of them, at least one. Its state afterwards, n + 2 floats:
+ * the sum of exp(score - max) * value in key order, max = its largest score, the sum of exp(score - max). */
+typedef struct pm_attend_block {
+    const unsigned char *k, *v;
+    size_t stride, n; /* n: values of a head */
+    int32_t type;     /* PYMTP_KV_* */
+    size_t queries;
+    const float *q[PM_ATTEND_QUERIES];
+    size_t from[PM_ATTEND_QUERIES], to[PM_ATTEND_QUERIES];
+    float *state[PM_ATTEND_QUERIES];
+    float *p; /* (queries, PM_KV_BLOCK), scratch */
+} pm_attend_block;
+
 typedef struct pm_kernels {
     const char *name;
     int (*supported)(void); /* CPU and OS */

@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
+enum { SCORE_QUERIES = 2, SCORE_KEYS = 2, VALUE_QUERIES = 4, VALUE_VECTORS = 1 };
+
 typedef struct vf { __m256 a, b; } vf;
 typedef struct vi { __m256i a, b; } vi;
 
@@ -46,6 +48,20 @@ static inline float vf_hmax(vf x) {
     const __m128 h2 = _mm_max_ps(h4, _mm_movehl_ps(h4, h4));
     return _mm_cvtss_f32(_mm_max_ss(h2, _mm_movehdup_ps(h2)));
 }
+static inline __m128 fold_4(vf x) {
+    const __m256 h8 = _mm256_add_ps(x.a, x.b);
+    return _mm_add_ps(_mm256_castps256_ps128(h8), _mm256_extractf128_ps(h8, 1));
+}
+static inline void vf_sum4(vf a, vf b, vf c, vf d, float *out) {
+    __m128 x0 = fold_4(a), x1 = fold_4(b), x2 = fold_4(c), x3 = fold_4(d);
+    _MM_TRANSPOSE4_PS(x0, x1, x2, x3); /* lane i of all four in xi */
+    _mm_storeu_ps(out, _mm_add_ps(_mm_add_ps(x0, x2), _mm_add_ps(x1, x3)));
+}
+static inline void vf_to_f16(vf x, uint16_t *p) {
+    _mm_storeu_si128((void *)p, _mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128((void *)(p + 8), _mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT));
+}
+static inline float half_to_float(uint16_t h) { return _cvtsh_ss(h); }
 static inline vf vf_from_f16(const uint16_t *p) {
     return (vf){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)),
                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p + 8)))};

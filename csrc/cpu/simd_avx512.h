@@ -7,6 +7,8 @@
 #include <stdint.h>
 #include <string.h>
 
+enum { SCORE_QUERIES = 4, SCORE_KEYS = 4, VALUE_QUERIES = 8, VALUE_VECTORS = 2 };
+
 typedef __m512 vf;
 typedef __m512i vi;
 
@@ -39,6 +41,17 @@ static inline float vf_hmax(vf x) {
     const __m128 h2 = _mm_max_ps(h4, _mm_movehl_ps(h4, h4));
     return _mm_cvtss_f32(_mm_max_ss(h2, _mm_movehdup_ps(h2)));
 }
+/* One add per step of the fold for all four: first two and two sums of 8 lanes, then four of 4 lanes, one per quarter. */
+static inline void vf_sum4(vf a, vf b, vf c, vf d, float *out) {
+    const vf ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    const vf cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+    const vf h4 = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    const vf h2 = _mm512_add_ps(h4, _mm512_permute_ps(h4, 0x4e)), h1 = _mm512_add_ps(h2, _mm512_permute_ps(h2, 0xb1));
+    const __m512i firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+    _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, h1)));
+}
+static inline void vf_to_f16(vf x, uint16_t *p) { _mm256_storeu_si256((void *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT)); }
+static inline float half_to_float(uint16_t h) { return _cvtsh_ss(h); }
 static inline vf vf_from_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
 static inline vf vf_from_bf16(const uint16_t *p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p)), 16));

@@ -10,6 +10,9 @@
 #include <stdint.h>
 #include <string.h>
 
+/* Register tiles of attention: queries x keys (at most 4) of scores, queries x vectors of values. */
+enum { SCORE_QUERIES = 1, SCORE_KEYS = 1, VALUE_QUERIES = 1, VALUE_VECTORS = 1 };
+
 typedef struct vf { float v[16]; } vf;
 typedef struct vi { int32_t v[16]; } vi;
 
@@ -41,6 +44,15 @@ static inline float vf_hmax(vf a) {
         for (int i = 0; i < half; i++) a.v[i] = a.v[i] > a.v[i + half] ? a.v[i] : a.v[i + half];
     return a.v[0];
 }
+/* the sums of four, each as vf_sum's */
+static inline void vf_sum4(vf a, vf b, vf c, vf d, float *out) {
+    out[0] = vf_sum(a);
+    out[1] = vf_sum(b);
+    out[2] = vf_sum(c);
+    out[3] = vf_sum(d);
+}
+static inline float half_to_float(uint16_t h) { return pm_f16_to_f32(h); }
+static inline void vf_to_f16(vf a, uint16_t *p) { EACH16(p[i] = pm_f32_to_f16(a.v[i])); }
 static inline vf vf_from_f16(const uint16_t *p) { vf r; EACH16(r.v[i] = pm_f16_to_f32(p[i])); return r; }
 static inline vf vf_from_bf16(const uint16_t *p) { vf r; EACH16(r.v[i] = pm_bf16_to_f32(p[i])); return r; }
 static inline vf vf_from_i8(const int8_t *p) { vf r; EACH16(r.v[i] = (float)p[i]); return r; }
