@@ -25,7 +25,7 @@
 #include <time.h>
 
 #define SPIN_NANOSECONDS 30000 /* longer than the gaps inside a decode step, far shorter than a scheduling quantum */
-#define SPINS_PER_CLOCK 32     /* looks between two readings of the clock */
+#define LOOKS 32               /* with a pause after each: a microsecond or so */
 #define LINE 64                /* bytes: what different threads write lies on different cache lines */
 #define MAX_THREADS 1024       /* times PM_POOL_CHUNKS fits a count */
 
@@ -36,10 +36,10 @@
 
 typedef struct worker {
     _Alignas(LINE) _Atomic uint64_t claimed; /* of its range: chunks taken, by anybody; an older number means none */
-    _Atomic uint64_t done;                   /* by this thread: chunks done, of any range */
-    _Alignas(LINE) pm_pool *pool;
+    pm_pool *pool;
     pthread_t thread; /* not of worker 0, the caller */
     int index;
+    _Alignas(LINE) _Atomic uint64_t done; /* by this thread: chunks done, of any range */
 } worker;
 
 struct pm_pool {
@@ -47,14 +47,14 @@ struct pm_pool {
     pm_job job;
     void *context;
     size_t items, grain;
-    int threads;
-    int crowded;           /* more threads than CPUs */
-    worker *worker;        /* (threads) */
+    _Alignas(LINE) atomic_int busy; /* a job runs: another pm_pool_run can only come from inside it */
     _Alignas(LINE) atomic_int sleepers; /* workers that have to be woken */
-    atomic_int waiting;    /* the caller has */
-    atomic_int busy;       /* a job runs: another pm_pool_run can only come from inside it */
-    int started;           /* workers 1..started exist */
-    pthread_mutex_t lock;  /* held to fall asleep and to wake */
+    atomic_int waiting;             /* the caller has to be */
+    int threads;
+    int started;                    /* workers 1..started exist */
+    int crowded;                    /* more threads than CPUs */
+    worker *worker;                 /* (threads) */
+    pthread_mutex_t lock;           /* held to fall asleep and to wake */
     pthread_cond_t wake, finished;
 };
 
@@ -122,19 +122,22 @@ static void pause_cpu(void) {
 #endif
 }
 
-/* Spins until ready(p, what) or the time is over. Where threads share CPUs the one waited for may need this one. */
-static int spin(pm_pool *p, int (*ready)(const pm_pool *p, uint64_t what), uint64_t what) {
-    uint64_t until = 0;
-    for (;;) {
-        for (int i = 0; i < SPINS_PER_CLOCK; i++) {
-            if (ready(p, what)) return 1;
-            if (p->crowded) sched_yield();
-            else pause_cpu();
-        }
-        const uint64_t now = now_ns();
-        if (!until) until = now + SPIN_NANOSECONDS;
-        else if (now >= until) return 0;
+/* Is ready(p, what) within a microsecond or so? Where threads share CPUs, the one waited for may need this one. */
+static int soon(const pm_pool *p, int (*ready)(const pm_pool *p, uint64_t what), uint64_t what) {
+    for (int i = 0; i < LOOKS; i++) {
+        if (ready(p, what)) return 1;
+        if (p->crowded) sched_yield();
+        else pause_cpu();
     }
+    return 0;
+}
+
+/* The same within SPIN_NANOSECONDS. */
+static int spin(const pm_pool *p, int (*ready)(const pm_pool *p, uint64_t what), uint64_t what) {
+    if (soon(p, ready, what)) return 1;
+    for (const uint64_t until = now_ns() + SPIN_NANOSECONDS; now_ns() < until;)
+        if (soon(p, ready, what)) return 1;
+    return 0;
 }
 
 static int announced(const pm_pool *p, uint64_t last) { return atomic_load(&p->ticket) != last; }
@@ -179,8 +182,8 @@ static void wait_for_workers(pm_pool *p, uint64_t own) {
     pthread_mutex_unlock(&p->lock);
 }
 
-static void report(pm_pool *p, worker *w, uint64_t ticket, unsigned chunks) {
-    atomic_store(&w->done, (NUMBER_OF(ticket) << COUNT_BITS) + chunks);
+static void report(pm_pool *p, int index, uint64_t ticket, unsigned chunks) {
+    atomic_store(&p->worker[index].done, (NUMBER_OF(ticket) << COUNT_BITS) + chunks);
     if (!atomic_load(&p->waiting)) return;
     pthread_mutex_lock(&p->lock);
     pthread_cond_signal(&p->finished);
@@ -189,17 +192,20 @@ static void report(pm_pool *p, worker *w, uint64_t ticket, unsigned chunks) {
 
 /* ---- workers ---- */
 
-/* Its own range, then what is left of the others: reported at once, so that the caller never waits for the looking. */
-static void take_part(pm_pool *p, worker *w, uint64_t ticket) {
-    unsigned done = 0;
-    for (int i = 0; i < p->threads && !announced(p, ticket); i++) {
+/* Its own range, then what is left of the others. Most jobs end evenly: who finds out by waiting a moment leaves the
+ * `claimed` of the others in their caches. */
+static void take_part(pm_pool *p, const worker *w, uint64_t ticket) {
+    unsigned done = run_range(p, ticket, w->index, w->index);
+    if (done) report(p, w->index, ticket, done);
+    if (!p->crowded && soon(p, announced, ticket)) return;
+    for (int i = 1; i < p->threads && !announced(p, ticket); i++) {
         const unsigned n = run_range(p, ticket, (w->index + i) % p->threads, w->index);
-        if (n) report(p, w, ticket, done += n);
+        if (n) report(p, w->index, ticket, done += n);
     }
 }
 
 static void *work(void *argument) {
-    worker *w = argument;
+    const worker *w = argument;
     for (uint64_t ticket = 0;;) {
         ticket = wait_for_job(w->pool, ticket);
         if (!COUNT_OF(ticket)) return NULL;
@@ -287,8 +293,10 @@ void pm_pool_run(pm_pool *p, size_t items, size_t grain, pm_job job, void *conte
     p->grain = grain;
     const uint64_t ticket = next_ticket(p, chunk_count(units_of(p), (size_t)p->threads));
     announce(p, ticket);
-    unsigned own = 0;
-    for (int i = 0; i < p->threads; i++) own += run_range(p, ticket, i, 0);
-    wait_for_workers(p, own);
+    unsigned own = run_range(p, ticket, 0, 0);
+    if (p->crowded || !soon(p, complete, own)) {
+        for (int i = 1; i < p->threads; i++) own += run_range(p, ticket, i, 0);
+        wait_for_workers(p, own);
+    }
     atomic_store_explicit(&p->busy, 0, memory_order_relaxed);
 }
