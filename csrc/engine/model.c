@@ -2,7 +2,7 @@
  * the files is found here; what is open afterwards is consistent. */
 #include "engine/model.h"
 #include "base/memory.h"
-#include "base/pool.h"
+#include "base/cpucount.h"
 
 #include <string.h>
 
