@@ -14,7 +14,7 @@
 enum { ROWS = 17, D = 96, VOCAB = 1543 };
 enum { F32 = 0, Q8_0 = 8 };
 static const pm_limits limits = {.rows = ROWS, .width = D, .max_in = D, .max_out = D, .vocab = VOCAB, .logits_rows = ROWS};
-static const int32_t vocabs[] = {1, 7, 64, 255, 256, 257, 700, VOCAB}, ks[] = {1, 7, 64, 256};
+static const int32_t vocabs[] = {1, 64, 255, 256, 257, VOCAB}, ks[] = {1, 7, 64, 256};
 static const float caps[] = {0, 3, 30};
 
 /* Inputs. Rows of a kind of their own: products that underflow to zeros of both signs, all zeros, products beyond any cap or beyond
@@ -26,7 +26,7 @@ static void make_inputs(uint32_t type) {
     rng r = {53};
     rng_fill(&r, x, ROWS * D, 2);
     for (int i = 0; i < D; i++) {
-        x[TINY * D + i] = x[TINY * D + i] > 0 ? 0x1p-149f : -0x1p-149f;
+        x[TINY * D + i] = -0x1p-149f;
         x[ZERO * D + i] = 0;
         x[LARGE * D + i] *= 300;
         if (type == F32) x[HUGE_ROW * D + i] *= 0x1p126f;
@@ -36,7 +36,8 @@ static void make_inputs(uint32_t type) {
     x[WITH_INF * D + 40] = -INFINITY;
 }
 
-/* Every fourth output repeats an earlier one; some are zero. With `poisoned` two weights are not finite. */
+/* Every fourth output repeats an earlier one; some are zero, some positive throughout (-0 for the tiny row where products are fused into
+ * sums). With `poisoned` two weights are not finite. */
 static void write_file(const char *path, uint32_t type, int poisoned) {
     static float weights[VOCAB * D];
     static unsigned char blocks[VOCAB * D / 32 * 34];
@@ -46,6 +47,7 @@ static void write_file(const char *path, uint32_t type, int poisoned) {
     for (size_t o = 1; o < VOCAB; o++) {
         if (o % 4 == 3) memcpy(weights + o * D, weights + rng_next(&r) % o * D, D * sizeof(float));
         if (o % 97 == 50) memset(weights + o * D, 0, D * sizeof(float));
+        for (size_t i = 0; i < D && o % 9 == 5; i++) weights[o * D + i] = fabsf(weights[o * D + i]);
     }
     for (size_t i = 0; i < VOCAB * D / 32; i++) {
         memcpy(blocks + 34 * i, &scale, 2);
@@ -144,7 +146,9 @@ static void check_top(world *w, int32_t n, int32_t first, int32_t k, float cap, 
         CHECK(!memcmp(ids + r * width, e->ids + at, width * sizeof *ids), "%s: ids of row %zu, %d rows, k %d, cap %g", what, at / PM_HEAD_TOP, n, k,
               (double)cap);
         if (isnan(e->best[at])) {
-            for (size_t i = 0; i < width; i++) CHECK(isnan(best[r * width + i]), "%s: a row that is not finite gives %g", what, (double)best[r * width + i]);
+            size_t numbers = 0;
+            for (size_t i = 0; i < width; i++) numbers += isnan(best[r * width + i]) ? 0 : 1;
+            CHECK(!numbers, "%s: row %zu is not finite and gives %zu numbers", what, at / PM_HEAD_TOP, numbers);
         } else {
             CHECK(!memcmp(best + r * width, e->best + at, width * sizeof *best), "%s: logits of row %zu, %d rows, k %d, cap %g", what, at / PM_HEAD_TOP,
                   n, k, (double)cap);
@@ -156,11 +160,12 @@ static void check_all_logits(world *w, int32_t n, int32_t first, int32_t vocab, 
     static float have[ROWS * VOCAB];
     w->b->head_logits(w->b, n, w->x, first, w->m, cap, w->logits);
     w->b->buf_read(w->b, w->logits, 0, have, (size_t)n * (size_t)vocab * sizeof(float));
+    size_t other = 0; /* a NaN may have any bits */
     for (size_t i = 0; i < (size_t)n * (size_t)vocab; i++) {
         const float want = e->logits[(size_t)first * (size_t)vocab + i];
-        const int same = !memcmp(&have[i], &want, sizeof want) || (isnan(want) && isnan(have[i]));
-        CHECK(same, "%s: logit %zu of %d rows from %d: %g, expected %g", what, i, n, first, (double)have[i], (double)want);
+        if (memcmp(&have[i], &want, sizeof want) && !(isnan(want) && isnan(have[i]))) other++;
     }
+    CHECK(!other, "%s: head_logits: %zu other logits in %d rows from %d", what, other, n, first);
 }
 
 /* Every number of rows somewhere, every k. */
@@ -178,7 +183,7 @@ static void check_vocabulary(const char *path, int32_t vocab, const char *set) {
     static expected e[3];
     world w;
     char what[64];
-    for (int threads = 1; threads <= 5; threads++) {
+    for (int threads = 1; threads <= 5; threads += threads < 3 ? 1 : 2) {
         open_world(&w, path, threads, vocab);
         for (int c = 0; c < 3; c++) {
             if (threads == 1) expect(&w, vocab, caps[c], &e[c]);
