@@ -22,6 +22,7 @@
 
 #define PM_KV_BLOCK 128     /* part of the arithmetic: changing it changes output bits */
 #define PM_MAX_DRAFT PYMTP_MAX_DRAFT
+#define PM_HEAD_TOP 256     /* most logits a row that head_top keeps */
 
 typedef struct pm_backend pm_backend;
 typedef struct pm_buf pm_buf;       /* storage of the back end */
@@ -168,6 +169,11 @@ struct pm_backend {
     void (*gather_rows)(pm_backend *b, int32_t n, int32_t width, const pm_buf *src, const int32_t *index, pm_buf *dst);
     /* logits = cap tanh((w h[first + r]) / cap), or w h when cap is 0. logits: (n, vocab) */
     void (*head_logits)(pm_backend *b, int32_t n, const pm_buf *h, int32_t first, const pm_matrix *w, float cap, pm_buf *logits);
+    /* The k best of what head_logits gives (logit descending, then id ascending), the same bits, without the rest ever being
+     * stored: ids and logits (n, k); 1 <= k <= PM_HEAD_TOP, k <= vocab. A row with a NaN or an infinity anywhere among its logits
+     * gives k times NaN; its ids are the best, NaN counting as -inf. */
+    void (*head_top)(pm_backend *b, int32_t n, const pm_buf *h, int32_t first, const pm_matrix *w, float cap, int32_t k, pm_buf *ids,
+                     pm_buf *logits);
     /* The centroid head: the `top` best clusters by centroids h (ties: lower cluster), in descending order of score;
      * ids and scores of their members, cluster after cluster in table order: (n, top * members).
      * ordering: int32 (clusters, members); w is in that order too, so that a cluster's rows lie together. */

@@ -131,6 +131,9 @@ static void carve(pm_cpu *c, const pm_limits *l, arena *a) {
     c->keys = take(a, threads, c->keys_each, sizeof(uint64_t));
     c->cluster_scores = take(a, rows, clusters, sizeof(float));
     c->cluster_top = take(a, rows, clusters, sizeof(int32_t));
+    c->head_unit = take(a, threads, rows * PM_CPU_HEAD_UNIT, sizeof(float));
+    c->top_rows = take(a, threads, rows, sizeof(pm_cpu_top_row));
+    c->top_best = take(a, threads, rows * PM_HEAD_TOP, sizeof(pm_cpu_logit));
     if (!experts) return;
     take_act(a, &c->pairs, rows, pm_round_up(most(count(l->width), count(l->expert_ff)), 32));
     c->router = take(a, rows, experts, sizeof(float));
@@ -207,6 +210,7 @@ static void fill_table(pm_backend *b) {
     b->project = pm_cpu_project;
     b->gather_rows = pm_cpu_gather_rows;
     b->head_logits = pm_cpu_head_logits;
+    b->head_top = pm_cpu_head_top;
     b->head_clusters = pm_cpu_head_clusters;
     b->argmax = pm_cpu_argmax;
 }

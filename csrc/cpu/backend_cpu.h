@@ -45,6 +45,18 @@ typedef struct pm_cpu_rope {
     float *cos, *sin;   /* (rows, head_dim / 2) */
 } pm_cpu_rope;
 
+#define PM_CPU_HEAD_UNIT 256 /* outputs of a head that are computed, capped and looked through while they are in cache */
+
+typedef struct pm_cpu_logit { float logit; int32_t id; } pm_cpu_logit;
+
+/* The best logits of one row that one thread has seen: a heap with the worst on top once there are k. */
+typedef struct pm_cpu_top_row {
+    pm_cpu_logit *best; /* (PM_HEAD_TOP) */
+    size_t kept;
+    float least;        /* of the k kept; -inf while there are fewer */
+    int bad;            /* a NaN or an infinity was seen */
+} pm_cpu_top_row;
+
 typedef struct pm_cpu {
     pm_backend base; /* first: a pm_backend * is a pm_cpu * */
     const pm_kernels *k;
@@ -74,6 +86,9 @@ typedef struct pm_cpu {
     size_t keys_each;
     float *cluster_scores;        /* (rows, clusters) */
     int32_t *cluster_top;         /* (rows, clusters) */
+    float *head_unit;             /* (threads, rows * PM_CPU_HEAD_UNIT) */
+    pm_cpu_top_row *top_rows;     /* (threads, rows) */
+    pm_cpu_logit *top_best;       /* (threads, rows, PM_HEAD_TOP) */
     float *router;                /* (rows, experts) */
     int32_t *choice;              /* (rows, used): experts, best first */
     float *share;                 /* (rows, used): their weights */
@@ -165,6 +180,8 @@ void pm_cpu_rms_norm(pm_backend *b, int32_t n, int32_t width, const pm_buf *x, c
 void pm_cpu_project(pm_backend *b, int32_t n, const pm_matrix *w, const pm_buf *x, pm_buf *out);
 void pm_cpu_gather_rows(pm_backend *b, int32_t n, int32_t width, const pm_buf *src, const int32_t *index, pm_buf *dst);
 void pm_cpu_head_logits(pm_backend *b, int32_t n, const pm_buf *h, int32_t first, const pm_matrix *w, float cap, pm_buf *logits);
+void pm_cpu_head_top(pm_backend *b, int32_t n, const pm_buf *h, int32_t first, const pm_matrix *w, float cap, int32_t k, pm_buf *ids,
+                     pm_buf *logits);
 void pm_cpu_head_clusters(pm_backend *b, int32_t n, const pm_buf *h, const pm_matrix *centroids, const pm_buf *ordering,
                           const pm_matrix *w, int32_t clusters, int32_t members, int32_t top, pm_buf *ids, pm_buf *scores);
 void pm_cpu_argmax(pm_backend *b, int32_t n, int32_t width, const pm_buf *scores, const pm_buf *candidates, pm_buf *ids);
