@@ -65,7 +65,7 @@ static void logits_job(void *context, size_t begin, size_t end, int thread) {
     const head_context *e = context;
     for (size_t u = begin; u < end; u++) {
         const size_t from = u * e->unit, to = unit_end(e, from);
-        pm_cpu_product_part(e->cpu, e->w, from, to, &e->cpu->act, e->n, e->logits + from, e->vocab, thread);
+        pm_cpu_product_part(e->cpu, e->w, from, to, &e->cpu->act, e->logits + from, e->vocab, thread);
         for (size_t r = 0; r < e->n && e->cap != 0; r++) e->cpu->k->softcap(e->logits + r * e->vocab + from, to - from, e->cap);
     }
 }
@@ -134,7 +134,7 @@ static void top_job(void *context, size_t begin, size_t end, int thread) {
     float *x = c->head_unit + (size_t)thread * c->rows * PM_CPU_HEAD_UNIT;
     for (size_t u = begin; u < end; u++) {
         const size_t from = u * e->unit, to = unit_end(e, from);
-        pm_cpu_product_part(c, e->w, from, to, &c->act, e->n, x, e->unit, thread);
+        pm_cpu_product_part(c, e->w, from, to, &c->act, x, e->unit, thread);
         for (size_t r = 0; r < e->n; r++) take_unit(e, &c->top_rows[(size_t)thread * c->rows + r], x + r * e->unit, to - from, from);
     }
 }
