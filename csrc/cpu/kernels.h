@@ -38,6 +38,7 @@ typedef void (*pm_matmul_fn)(const pm_packed *w, size_t begin, size_t end, const
  * the sum of exp(score - max) * value in key order, max = its largest score, the sum of exp(score - max). */
 typedef struct pm_attend_block {
     const unsigned char *k, *v;
+    const unsigned char *next; /* keys of the block that will follow, to be fetched ahead; or NULL */
     size_t stride, n; /* n: values of a head */
     int32_t type;     /* PYMTP_KV_* */
     size_t queries;
