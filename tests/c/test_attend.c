@@ -22,7 +22,7 @@
 #define LONG 9000 /* positions of the longest scene: more spans than one wave of two or three threads takes */
 
 typedef struct scene {
-    int32_t type, head_dim, kv_heads, capacity, window, self, length; /* positions [0, length) were written */
+    int32_t type, head_dim, kv_heads, capacity, window, self, rows, length; /* positions [0, length) were written */
     pm_kv_view view;
     float *k, *v; /* (length, kv_heads, head_dim): what was stored, read back */
 } scene;
@@ -117,14 +117,14 @@ static void check_later(pm_backend *b, const scene *s, const int32_t *pos, int n
     free(poison);
 }
 
-/* The last ROWS positions attend, all in one call with one thread, and in smaller calls with several. */
+/* The last s->rows positions attend, all in one call with one thread, and in smaller calls with several. */
 static void run_scene(pm_backend *const *backends, int n_backends, const pm_kernels *k, scene *s, rng *r) {
     const size_t width = HEADS * (size_t)s->head_dim;
     const pm_limits limits = {.rows = ROWS, .heads_dim = HEADS * s->head_dim, .head_dim = s->head_dim};
     float *q = malloc(ROWS * width * sizeof(float)), *out = malloc(ROWS * width * sizeof(float)), *again = malloc(ROWS * width * sizeof(float));
     int32_t pos[ROWS];
     int n = 0;
-    for (int32_t p = s->length > ROWS - 1 ? s->length - ROWS + 1 : 0; p <= s->length - s->self; p++) pos[n++] = p;
+    for (int32_t p = s->length > s->rows - 1 ? s->length - s->rows + 1 : 0; p <= s->length - s->self; p++) pos[n++] = p;
     rng_fill(r, q, ROWS * width, 1.0f);
     for (int t = 0; t < n_backends; t++) {
         pm_backend *b = backends[t];
@@ -138,7 +138,7 @@ static void run_scene(pm_backend *const *backends, int n_backends, const pm_kern
                 for (int32_t h = 0; h < HEADS; h++)
                     check_head(s, k->name, pos[i], h, q + (size_t)i * width + (size_t)(h * s->head_dim), out + (size_t)i * width + (size_t)(h * s->head_dim));
         }
-        for (int chunk = 1; chunk <= ROWS; chunk = chunk == 1 ? 4 : chunk == 4 ? 7 : chunk == 7 ? ROWS : ROWS + 1) {
+        for (int chunk = 1; chunk <= s->rows; chunk = chunk == 1 ? 4 : chunk == 4 ? 7 : chunk == 7 ? ROWS : ROWS + 1) {
             for (int i = 0; i < n; i += chunk) attend_rows(b, s, pos, q, i, i + chunk < n ? chunk : n - i, bq, bo, again);
             CHECK(!memcmp(out, again, (size_t)n * width * sizeof(float)), "%s: type %d dim %d length %d window %d: %d threads, %d rows a call: other bits",
                   k->name, s->type, s->head_dim, s->length, s->window, t + 1, chunk);
@@ -195,7 +195,7 @@ int main(void) {
             static const int32_t dims[] = {16, 48, 64, 128};
             for (int d = 0; d < 4; d++) {
                 for (int32_t self = 0; self <= 1; self++) {
-                    scene s = {.type = type, .head_dim = dims[d], .kv_heads = d == 0 ? 4 : d == 1 ? 2 : 1, .self = self};
+                    scene s = {.type = type, .head_dim = dims[d], .kv_heads = d == 0 ? 4 : d == 1 ? 2 : 1, .self = self, .rows = ROWS};
                     /* full, from an empty cache, over several blocks and spans */
                     s.capacity = 1280;
                     for (s.length = 1; s.length < 1200; s.length = s.length * 3 + 1) run_scene(b, 3, *set, &s, &r);
@@ -210,7 +210,7 @@ int main(void) {
                 }
             }
             /* so long that threads share the spans, in more than one wave */
-            scene s = {.type = type, .head_dim = 16, .kv_heads = 1 + type % 2, .self = 1, .length = LONG, .capacity = 9088};
+            scene s = {.type = type, .head_dim = 16, .kv_heads = 1 + type % 2, .self = 1, .rows = 8, .length = LONG, .capacity = 9088};
             run_scene(b, 3, *set, &s, &r);
             s.capacity = 4224;
             s.window = 4100;
