@@ -43,10 +43,18 @@ static int32_t draft_limit(const pymtp_session *s) {
     return limit > 0 ? (int32_t)limit : 0;
 }
 
-static int32_t draft_depth(pymtp_session *s) {
-    const int32_t limit = draft_limit(s), wanted = s->request.params.draft;
-    if (wanted != PYMTP_DRAFT_AUTO) return (int32_t)smaller(wanted, limit);
-    return pm_controller_depth(&s->model->controller, limit);
+static int decoding(const pymtp_session *s) { return s->length >= s->request.n_prompt; }
+
+/* mates: what the others of the step bring as far as it is known; these drafts are added, for those that follow. */
+static int32_t draft_depth(pymtp_session *s, pm_mates *mates) {
+    const pm_request *r = &s->request;
+    const int32_t limit = draft_limit(s), wanted = r->params.draft;
+    const int32_t depth = wanted == PYMTP_DRAFT_AUTO ? pm_controller_depth(&s->model->controller, &r->acceptance, mates, limit)
+                                                     : (int32_t)smaller(wanted, limit);
+    mates->rows += depth;
+    mates->tokens += pm_acceptance_tokens(&r->acceptance, depth) - 1;
+    if (!r->n_script && depth > mates->draft_steps) mates->draft_steps = depth;
+    return depth;
 }
 
 /* ---- draft ---- */
@@ -228,7 +236,8 @@ static void commit_round(part *p, size_t hidden, const float *logits) {
     for (int32_t i = 0; i < r->n_drafts; i++) s->stats.drafted_by_position[i]++;
     for (int32_t i = 0; i < accepted; i++) s->stats.accepted_by_position[i]++;
     /* row i judges draft i: those after the last chosen row were never looked at */
-    if (r->n_drafts && !r->n_script) pm_controller_accepted(&s->model->controller, (int32_t)smaller(rows, r->n_drafts), accepted);
+    if (!r->n_script)
+        pm_controller_accepted(&s->model->controller, &r->acceptance, (int32_t)smaller(rows, r->n_drafts), accepted);
     const int32_t next = r->pending;
     r->pending = pending; /* what row 0 fed */
     commit(p, rows, hidden + (size_t)(rows ? rows - 1 : 0));
@@ -248,6 +257,20 @@ static void account(part *parts, int32_t n, double pass, double sample) {
     }
 }
 
+static void learn_costs(pm_controller *c, const part *parts, int32_t n, double seconds) {
+    int32_t rows = 0, draft_steps = 0;
+    double draft_seconds = 0;
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t drafts = parts[i].rows - 1;
+        if (parts[i].prompt) return; /* prompt rows say nothing about the rounds that follow */
+        rows += parts[i].rows;
+        if (parts[i].s->request.n_script || drafts <= draft_steps) continue;
+        draft_steps = drafts;
+        draft_seconds = parts[i].draft_seconds;
+    }
+    pm_controller_cost(c, rows, draft_steps, draft_seconds, seconds);
+}
+
 /* Draft, verify and commit for sessions that share one pass. */
 static pymtp_status run_pass(pymtp_model *m, part *parts, int32_t n, pymtp_error *err) {
     size_t hidden = 0, logits = 0;
@@ -261,8 +284,6 @@ static pymtp_status run_pass(pymtp_model *m, part *parts, int32_t n, pymtp_error
     }
     PM_TRY(status);
     const double computed = now();
-    if (n == 1 && !parts[0].prompt && !parts[0].s->request.n_script)
-        pm_controller_cost(&m->controller, parts[0].rows - 1, parts[0].draft_seconds, computed - start);
     for (int32_t i = 0; i < n; i++) {
         const float *x = m->logits ? m->logits + logits * (size_t)m->config.vocab : NULL;
         if (parts[i].prompt) commit_prompt(&parts[i], hidden, x);
@@ -270,34 +291,41 @@ static pymtp_status run_pass(pymtp_model *m, part *parts, int32_t n, pymtp_error
         logits += (size_t)parts[i].logits_rows;
         hidden += (size_t)(parts[i].logits_rows ? parts[i].logits_rows : 1);
     }
-    account(parts, n, computed - start, now() - computed);
+    const double end = now();
+    account(parts, n, computed - start, end - computed);
+    learn_costs(&m->controller, parts, n, end - start);
     return PYMTP_OK;
 }
 
-static part plan(pymtp_session *s) {
+static part plan(pymtp_session *s, pm_mates *mates) {
     pm_request *r = &s->request;
-    if (s->length < r->n_prompt) {
+    if (!decoding(s)) {
         const int32_t rows = prompt_rows(s);
         const int ends = s->length + rows == r->n_prompt && r->params.max_tokens != 0;
         return (part){.s = s, .rows = rows, .prompt = 1, .logits_rows = ends};
     }
-    r->n_drafts = draft_depth(s);
+    r->n_drafts = draft_depth(s, mates);
     return (part){.s = s, .rows = 1 + r->n_drafts, .logits_rows = 1 + r->n_drafts};
 }
 
 static pymtp_status run_passes(pymtp_session *const *sessions, size_t n, pymtp_error *err) {
     pymtp_model *m = sessions[0]->model;
     part parts[PM_PASS_SESSIONS];
-    int32_t count = 0, rows = 0;
+    int32_t count = 0, rows = 0, together = 0;
+    for (size_t i = 0; i < n; i++) together += decoding(sessions[i]);
+    if (together > PM_PASS_SESSIONS) together = PM_PASS_SESSIONS;
+    const pm_mates undrafted = {.rows = together - 1, .tokens = together - 1}; /* of one of them, before any depth is known */
+    pm_mates mates = undrafted;
     for (size_t i = 0; i < n; i++) {
         if (atomic_load(&sessions[i]->cancelled)) {
             pm_request_finish(sessions[i], PYMTP_FINISH_CANCELLED);
             continue;
         }
-        const part p = plan(sessions[i]);
+        const part p = plan(sessions[i], &mates);
         if (count == PM_PASS_SESSIONS || rows + p.rows > m->target.max_rows) {
             PM_TRY(run_pass(m, parts, count, err));
             count = rows = 0;
+            mates = undrafted;
         }
         parts[count++] = p;
         rows += p.rows;
