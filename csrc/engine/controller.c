@@ -13,6 +13,7 @@
 #define LEAST_JUDGED 2.0      /* counts do not fade below this: drafts that are not made must not be forgotten to be bad */
 #define POOL 2.0              /* rounds that position i - 1 counts as for position i */
 /* exploring, in plain passes */
+#define IDLE 16               /* rounds without drafts after which a session's acceptance is asked for */
 #define BUDGET_START 0.2
 #define BUDGET_ROUND 0.005
 #define BUDGET_MOST 1.0
@@ -110,18 +111,14 @@ void pm_controller_cost(pm_controller *c, int32_t rows, int32_t draft_steps, dou
 
 /* ---- acceptance ---- */
 
-double pm_acceptance_tokens(const pm_acceptance *a, int32_t depth) {
-    double tokens = 1, reach = 1, accept = a->accepted[0] / a->judged[0];
-    for (int32_t i = 0; i < depth; i++) {
-        if (i) accept = (a->accepted[i] + POOL * accept) / (a->judged[i] + POOL);
-        reach *= accept;
-        tokens += reach;
-    }
-    return tokens;
+/* Of draft i when those before it were accepted; `before`: of draft i - 1. */
+static double accept_share(const pm_acceptance *a, int32_t i, double before) {
+    return i ? (a->accepted[i] + POOL * before) / (a->judged[i] + POOL) : a->accepted[0] / a->judged[0];
 }
 
 pm_acceptance pm_acceptance_start(const pm_controller *c) {
     pm_acceptance a = c->acceptance;
+    a.idle = 0;
     for (int32_t i = 0; i < PYMTP_MAX_DRAFT; i++) {
         if (a.judged[i] <= START_JUDGED) continue;
         a.accepted[i] *= START_JUDGED / a.judged[i];
@@ -133,6 +130,7 @@ pm_acceptance pm_acceptance_start(const pm_controller *c) {
 }
 
 static void judge(pm_acceptance *a, int32_t judged, int32_t accepted) {
+    a->idle = judged ? 0 : a->idle + 1;
     for (int32_t i = 0; i < PYMTP_MAX_DRAFT; i++) {
         if (a->judged[i] > LEAST_JUDGED) {
             a->accepted[i] *= KEEP;
@@ -151,49 +149,119 @@ void pm_controller_accepted(pm_controller *c, pm_acceptance *a, int32_t judged, 
 
 /* ---- depth ---- */
 
+/* A pass that grows draft by draft, always by the one likeliest to be accepted. The depths stand in the wishes. */
+typedef struct plan {
+    pm_draft_wish *wishes;
+    int32_t n;
+    double share[PM_PASS_SESSIONS];         /* acceptance of the newest draft of each */
+    double reach[PM_PASS_SESSIONS];         /* probability that all of its drafts are accepted */
+    int32_t rows, draft_steps;
+    double tokens;
+} plan;
+
+static double next_reach(const plan *p, int32_t i) {
+    const pm_draft_wish *w = &p->wishes[i];
+    return p->reach[i] * accept_share(w->acceptance, w->depth, p->share[i]);
+}
+
+static void add_draft(plan *p, int32_t i) {
+    pm_draft_wish *w = &p->wishes[i];
+    p->share[i] = accept_share(w->acceptance, w->depth, p->share[i]);
+    p->reach[i] *= p->share[i];
+    p->tokens += p->reach[i];
+    p->rows++;
+    if (++w->depth > p->draft_steps) p->draft_steps = w->depth;
+}
+
+static int add_likeliest(plan *p) {
+    int32_t at = -1;
+    for (int32_t i = 0; i < p->n; i++)
+        if (p->wishes[i].depth < p->wishes[i].most && (at < 0 || next_reach(p, i) > next_reach(p, at))) at = i;
+    if (at >= 0) add_draft(p, at);
+    return at >= 0;
+}
+
+/* The drafts that must be. */
+static plan plan_least(pm_draft_wish *wishes, int32_t n) {
+    plan p = {.wishes = wishes, .n = n, .rows = n, .tokens = n};
+    for (int32_t i = 0; i < n; i++) {
+        p.reach[i] = 1;
+        for (wishes[i].depth = 0; wishes[i].depth < wishes[i].least;) add_draft(&p, i);
+    }
+    return p;
+}
+
+/* And so many more. */
+static plan plan_with(pm_draft_wish *wishes, int32_t n, int32_t drafts) {
+    plan p = plan_least(wishes, n);
+    for (int32_t i = 0; i < drafts; i++) add_likeliest(&p);
+    return p;
+}
+
 typedef struct prospect {
     double tokens, seconds;
 } prospect;
 
-static prospect expect(const pm_controller *c, const pm_acceptance *a, const pm_mates *mates, int32_t depth) {
-    const int32_t steps = depth > mates->draft_steps ? depth : mates->draft_steps;
-    return (prospect){mates->tokens + pm_acceptance_tokens(a, depth), pass_cost(c, mates->rows + 1 + depth) + steps * c->draft.seconds};
+static prospect expect(const pm_controller *c, const plan *p) {
+    return (prospect){.tokens = p->tokens, .seconds = pass_cost(c, p->rows) + p->draft_steps * c->draft.seconds};
 }
 
-static int32_t best_depth(const pm_controller *c, const pm_acceptance *a, const pm_mates *mates, int32_t limit) {
-    int32_t best = 0;
-    double best_speed = 0;
-    for (int32_t d = 0; d <= limit; d++) {
-        const prospect p = expect(c, a, mates, d);
-        if (p.tokens / p.seconds <= best_speed) continue;
-        best_speed = p.tokens / p.seconds;
-        best = d;
-    }
-    return best;
+/* May a pass be tried that is not the best? Then the budget pays. */
+static int affordable(pm_controller *c, prospect tried, prospect best, prospect without) {
+    const double lost = tried.seconds - tried.tokens * best.seconds / best.tokens;
+    const double charge = most(lost / without.seconds, LEAST_CHARGE);
+    if (charge > c->budget) return 0;
+    c->budget -= charge;
+    return 1;
 }
 
-/* Of one draft more, one less and none: the depth whose pass was measured longest ago, when the budget allows it; else the best. */
-static int32_t explore(pm_controller *c, const pm_acceptance *a, const pm_mates *mates, int32_t best, int32_t limit) {
-    const int32_t candidates[] = {best + 1, best - 1, 0}, base = mates->rows + 1;
-    int32_t depth = best;
+/* Of the drafts beyond the least, one more than the best, one less or none: those whose pass was measured longest ago. base: rows
+ * without them; limit: how many there may be. */
+static int32_t least_known(const pm_controller *c, int32_t base, int32_t best, int32_t limit) {
+    const int32_t candidates[] = {best + 1, best - 1, 0};
+    int32_t drafts = best;
     for (int32_t i = 0; i < 3; i++) {
         const int32_t d = candidates[i];
         if (d < 0 || d > limit || d == best || base + d > PM_COST_ROWS) continue;
-        if (depth == best || c->pass[base + d].round < c->pass[base + depth].round) depth = d;
+        if (drafts == best || c->pass[base + d].round < c->pass[base + drafts].round) drafts = d;
     }
-    if (depth == best) return best;
-    const prospect at_best = expect(c, a, mates, best), there = expect(c, a, mates, depth);
-    const double lost = there.seconds - there.tokens * at_best.seconds / at_best.tokens;
-    const double charge = most(lost / pass_cost(c, base), LEAST_CHARGE);
-    if (charge > c->budget) return best;
-    c->budget -= charge;
-    return depth;
+    return drafts;
 }
 
-int32_t pm_controller_depth(pm_controller *c, const pm_acceptance *a, const pm_mates *mates, int32_t limit) {
-    const int32_t base = mates->rows + 1, reach = 2 * measured_down(c, PM_COST_ROWS) - base;
-    if (limit > reach) limit = reach;
-    if (limit <= 0 || !measured_down(c, base)) return 0; /* what the pass costs without drafts comes first */
-    if (c->pass[base].samples && c->pass[base].seconds > DISTURBED * measured_cost(c, base)) return 0;
-    return explore(c, a, mates, best_depth(c, a, mates, limit), limit);
+/* The session that has been without drafts for longest, and for long; -1: none. */
+static int32_t forgotten(const plan *p) {
+    int32_t at = -1, idle = IDLE - 1;
+    for (int32_t i = 0; i < p->n; i++) {
+        const pm_draft_wish *w = &p->wishes[i];
+        if (w->depth || !w->most || w->acceptance->idle <= idle) continue;
+        at = i;
+        idle = w->acceptance->idle;
+    }
+    return at;
+}
+
+/* What a pass over so many rows costs is not known, or cannot be what is known. */
+static int unknown(const pm_controller *c, int32_t rows) {
+    if (!measured_down(c, rows)) return 1;
+    return rows <= PM_COST_ROWS && c->pass[rows].samples && c->pass[rows].seconds > DISTURBED * measured_cost(c, rows);
+}
+
+void pm_controller_depths(pm_controller *c, pm_draft_wish *wishes, int32_t n) {
+    prospect prospects[PM_PASS_SESSIONS * PYMTP_MAX_DRAFT + 1]; /* by drafts beyond the least */
+    const int32_t widest = 2 * measured_down(c, PM_COST_ROWS);
+    plan p = plan_least(wishes, n);
+    const int32_t base = p.rows;
+    int32_t best = 0, count = 0;
+    if (unknown(c, base)) return; /* what the pass costs without drafts comes first */
+    do {
+        const prospect now = prospects[count] = expect(c, &p);
+        if (now.tokens / now.seconds > prospects[best].tokens / prospects[best].seconds) best = count;
+        count++;
+    } while (p.rows < widest && add_likeliest(&p));
+    p = plan_with(wishes, n, best);
+    const int32_t idle = forgotten(&p), other = least_known(c, base, best, count - 1);
+    if (idle >= 0 && p.rows < widest) {
+        add_draft(&p, idle);
+        if (!affordable(c, expect(c, &p), prospects[best], prospects[0])) wishes[idle].depth = 0;
+    } else if (other != best && affordable(c, prospects[other], prospects[best], prospects[0])) plan_with(wishes, n, other);
 }

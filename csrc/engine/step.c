@@ -45,16 +45,21 @@ static int32_t draft_limit(const pymtp_session *s) {
 
 static int decoding(const pymtp_session *s) { return s->length >= s->request.n_prompt; }
 
-/* mates: what the others of the step bring as far as it is known; these drafts are added, for those that follow. */
-static int32_t draft_depth(pymtp_session *s, pm_mates *mates) {
-    const pm_request *r = &s->request;
-    const int32_t limit = draft_limit(s), wanted = r->params.draft;
-    const int32_t depth = wanted == PYMTP_DRAFT_AUTO ? pm_controller_depth(&s->model->controller, &r->acceptance, mates, limit)
-                                                     : (int32_t)smaller(wanted, limit);
-    mates->rows += depth;
-    mates->tokens += pm_acceptance_tokens(&r->acceptance, depth) - 1;
-    if (!r->n_script && depth > mates->draft_steps) mates->draft_steps = depth;
-    return depth;
+/* Sets n_drafts of the sessions that decode; they are about to share a pass. */
+static void choose_depths(pymtp_session *const *sessions, size_t n) {
+    pm_draft_wish wishes[PM_PASS_SESSIONS];
+    int32_t count = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!decoding(sessions[i])) continue;
+        const pm_request *r = &sessions[i]->request;
+        const int32_t limit = draft_limit(sessions[i]), wanted = (int32_t)smaller(r->params.draft, limit);
+        const int is_auto = r->params.draft == PYMTP_DRAFT_AUTO;
+        wishes[count++] = (pm_draft_wish){&r->acceptance, is_auto ? 0 : wanted, is_auto ? limit : wanted, 0};
+    }
+    if (!count) return;
+    pm_controller_depths(&sessions[0]->model->controller, wishes, count);
+    for (size_t i = n; i-- > 0;)
+        if (decoding(sessions[i])) sessions[i]->request.n_drafts = wishes[--count].depth;
 }
 
 /* ---- draft ---- */
@@ -297,35 +302,30 @@ static pymtp_status run_pass(pymtp_model *m, part *parts, int32_t n, pymtp_error
     return PYMTP_OK;
 }
 
-static part plan(pymtp_session *s, pm_mates *mates) {
-    pm_request *r = &s->request;
+static part plan(pymtp_session *s) {
+    const pm_request *r = &s->request;
     if (!decoding(s)) {
         const int32_t rows = prompt_rows(s);
         const int ends = s->length + rows == r->n_prompt && r->params.max_tokens != 0;
         return (part){.s = s, .rows = rows, .prompt = 1, .logits_rows = ends};
     }
-    r->n_drafts = draft_depth(s, mates);
     return (part){.s = s, .rows = 1 + r->n_drafts, .logits_rows = 1 + r->n_drafts};
 }
 
 static pymtp_status run_passes(pymtp_session *const *sessions, size_t n, pymtp_error *err) {
     pymtp_model *m = sessions[0]->model;
     part parts[PM_PASS_SESSIONS];
-    int32_t count = 0, rows = 0, together = 0;
-    for (size_t i = 0; i < n; i++) together += decoding(sessions[i]);
-    if (together > PM_PASS_SESSIONS) together = PM_PASS_SESSIONS;
-    const pm_mates undrafted = {.rows = together - 1, .tokens = together - 1}; /* of one of them, before any depth is known */
-    pm_mates mates = undrafted;
+    int32_t count = 0, rows = 0;
+    for (size_t i = 0; i < n; i += PM_PASS_SESSIONS) choose_depths(sessions + i, n - i < PM_PASS_SESSIONS ? n - i : PM_PASS_SESSIONS);
     for (size_t i = 0; i < n; i++) {
         if (atomic_load(&sessions[i]->cancelled)) {
             pm_request_finish(sessions[i], PYMTP_FINISH_CANCELLED);
             continue;
         }
-        const part p = plan(sessions[i], &mates);
+        const part p = plan(sessions[i]);
         if (count == PM_PASS_SESSIONS || rows + p.rows > m->target.max_rows) {
             PM_TRY(run_pass(m, parts, count, err));
             count = rows = 0;
-            mates = undrafted;
         }
         parts[count++] = p;
         rows += p.rows;
