@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """What each runtime's arithmetic costs: KL divergence from exact arithmetic on the same weights, pymtp and llama.cpp side by side.
 
-  precision.py [--types Q8_0,Q4_0,Q4_K_M,Q6_K] [--tokens 512] [--rows 512] [--folder DIR] [--json]
+  precision.py [--types Q8_0,Q4_0,Q4_K_M,Q6_K] [--kv f16,f32] [--tokens 512] [--rows 512] [--threads 2] [--folder DIR] [--json]
 
 The trained model in tests/data is written as F32 and quantized by llama.cpp's own quantizer. Both runtimes then read the same file
 and are given the same text: the 20 Python prompts of tests/data and the first --tokens tokens of eight modules of the running
@@ -10,13 +10,15 @@ error of the quantized weights, equal for both, is not in the numbers; it is pri
 arithmetic on this file against exact arithmetic on the F32 file).
 
 By row of the table: mean KL(exact || runtime) over all positions in nats, its standard error, the largest, and how often the most
-likely token is the same. Rows of one KV type are compared: "to llama" is mean KL of pymtp over that of llama.cpp with the
-same KV type, which is the smaller of its flash attention on and off, and the standard error of that ratio.
+likely token is the same. "of llama.cpp" is the mean KL of pymtp over llama.cpp's with the same KV type, the better of its flash
+attention on and off, and the standard error of that ratio. "exact, int8 activations" is what any engine pays that rounds
+activations to int8 per block of 32 and nothing else.
 
-llama.cpp is run in calls of --rows tokens (1: as it decodes; its kernels differ); pymtp's bits do not depend on that.
-It needs numpy, gguf and llama-cpp-python (see peer_llama.py).
+llama.cpp runs in calls of --rows tokens (1: as it decodes, with other kernels); pymtp's bits do not depend on that. Its flash
+attention casts an F32 cache to F16, so that pair of rows is the same twice. Needs llama-cpp-python (see peer_llama.py).
 """
 import argparse
+import functools
 import importlib
 import inspect
 import json
@@ -25,7 +27,6 @@ import sys
 import tempfile
 
 import gguf
-import llama_cpp as L
 import numpy as np
 
 import pymtp
@@ -36,10 +37,16 @@ import model_files  # noqa: E402
 from ref.gemma4_ref import Target  # noqa: E402
 
 MODULES = "tarfile subprocess pathlib pickle statistics zipfile typing datetime".split()
-FTYPES = {"Q8_0": L.LLAMA_FTYPE_MOSTLY_Q8_0, "Q4_0": L.LLAMA_FTYPE_MOSTLY_Q4_0, "Q4_K_M": L.LLAMA_FTYPE_MOSTLY_Q4_K_M,
-          "Q6_K": L.LLAMA_FTYPE_MOSTLY_Q6_K}
-KV_TYPES = {"f16": 1, "f32": 0}  # as llama.cpp numbers them
-quiet = L.llama_log_callback(lambda *_: None)  # kept: llama.cpp calls it
+
+
+@functools.lru_cache
+def llama():
+    """The llama_cpp module, started and silent. Imported late: the tests use this file without it."""
+    import llama_cpp
+    llama_cpp.quiet = llama_cpp.llama_log_callback(lambda *_: None)  # kept alive: llama.cpp calls it
+    llama_cpp.llama_log_set(llama_cpp.quiet, None)
+    llama_cpp.llama_backend_init()
+    return llama_cpp
 
 
 def write_f32(source, path):
@@ -48,9 +55,10 @@ def write_f32(source, path):
     return model_files.rewrite(source, path, keys={"general.file_type": 0}, replace=floats)
 
 
-def quantize(source, path, ftype):
+def quantize(source, path, kind):
+    L = llama()
     params = L.llama_model_quantize_default_params()
-    params.ftype = ftype
+    params.ftype = gguf.LlamaFileType[f"MOSTLY_{kind}"]
     if L.llama_model_quantize(str(source).encode(), str(path).encode(), params):
         raise SystemExit(f"llama.cpp did not quantize {source} to {path}")
     return path
@@ -65,38 +73,43 @@ def tensor_types(path):
     return counts
 
 
-def texts(path, tokens):
-    """The texts as ids, each begun with BOS."""
-    prompts = list(json.loads((TESTS / "data" / "python-prompts.json").read_text())["prompts"].values())
-    modules = [inspect.getsource(importlib.import_module(name)) for name in MODULES]
+def prompts(path):
+    """The Python prompts as ids, each begun with BOS."""
     tokenizer = pymtp.Tokenizer(path)
-    ids = [tokenizer.tokenize(text, bos=True) for text in prompts + modules]
-    return ids[: len(prompts)] + [i[:tokens] for i in ids[len(prompts) :]]
+    texts = json.loads((TESTS / "data" / "python-prompts.json").read_text())["prompts"].values()
+    return [tokenizer.tokenize(text, bos=True) for text in texts]
+
+
+def modules(path, tokens):
+    """The first tokens of each module."""
+    tokenizer = pymtp.Tokenizer(path)
+    return [tokenizer.tokenize(inspect.getsource(importlib.import_module(name)), bos=True)[:tokens] for name in MODULES]
 
 
 # ---- the runtimes: file, texts -> logits of each text, (tokens, vocab) --------------------------------------------
 
 
-def run_exact(path, ids):
-    twin = Target(path)
+def run_exact(path, ids, act8=False, dtype=np.float64):
+    """act8: all exact but the activations that meet a quantized matrix, which are int8 per block of 32."""
+    twin = Target(path, act8=act8, dtype=dtype)
     return [twin.forward(i)[0] for i in ids]
 
 
-def run_pymtp(path, ids, kv):
+def run_pymtp(path, ids, kv, threads):
     logits = []
-    with pymtp.Model(path, drafter=None, kv=kv) as model, model.session() as session:
+    with pymtp.Model(path, drafter=None, kv=kv, threads=threads) as model, model.session() as session:
         for i in ids:
             logits.append(session.forward(i, logits="all"))
             session.rewind(0)
     return logits
 
 
-def run_llama(path, ids, kv, flash, rows):
-    longest = max(map(len, ids))
+def run_llama(path, ids, kv, flash, rows, threads):
+    L, longest = llama(), max(map(len, ids))
     mp, cp = L.llama_model_default_params(), L.llama_context_default_params()
     mp.n_gpu_layers = 0
-    cp.n_ctx, cp.n_batch, cp.n_ubatch, cp.n_threads, cp.n_threads_batch = longest, rows, rows, 2, 2
-    cp.type_k = cp.type_v = KV_TYPES[kv]
+    cp.n_ctx, cp.n_batch, cp.n_ubatch, cp.n_threads, cp.n_threads_batch = longest, rows, rows, threads, threads
+    cp.type_k = cp.type_v = gguf.GGMLQuantizationType[kv.upper()]
     cp.flash_attn_type = int(flash)
     model = L.llama_model_load_from_file(str(path).encode(), mp)
     ctx = model and L.llama_init_from_model(model, cp)
@@ -154,44 +167,44 @@ def summary(exact, logits):
     return kl, {"mean": mean, "error": error, "max": max(k.max() for k in kl), "top1": np.concatenate(same).mean()}
 
 
-def measure(path, ids, exact, rows):
+def measure(path, ids, exact, kv_types, rows, threads):
     """Every run on one file: name -> its numbers."""
-    runs = {}
-    for kv in KV_TYPES:
-        ours, runs[f"pymtp kv {kv}"] = summary(exact, run_pymtp(path, ids, kv))
+    runs = {"exact, int8 activations": summary(exact, run_exact(path, ids, act8=True))[1]}
+    for kv in kv_types:
+        ours, runs[f"pymtp kv {kv}"] = summary(exact, run_pymtp(path, ids, kv, threads))
         peers = {}
         for flash in (True, False):
             name = f"llama.cpp kv {kv} flash {'on' if flash else 'off'}"
-            peers[name], runs[name] = summary(exact, run_llama(path, ids, kv, flash, rows))
+            peers[name], runs[name] = summary(exact, run_llama(path, ids, kv, flash, rows, threads))
         best = min(peers, key=lambda name: runs[name]["mean"])
         ratio, error = ratio_error(ours, peers[best])
-        runs[f"pymtp kv {kv}"].update(to_llama=ratio, to_llama_error=error)
+        runs[f"pymtp kv {kv}"].update(of_llama=ratio, of_llama_error=error)
     return runs
 
 
 def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--types", default=",".join(FTYPES))
+    parser.add_argument("--types", default="Q8_0,Q4_0,Q4_K_M,Q6_K")
+    parser.add_argument("--kv", default="f16,f32")
     parser.add_argument("--tokens", type=int, default=512, help="of each module")
     parser.add_argument("--rows", type=int, default=512, help="of each llama.cpp call")
+    parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--folder", help="keep the files here")
     parser.add_argument("--json", action="store_true")
     o = parser.parse_args()
-    L.llama_log_set(quiet, None)
-    L.llama_backend_init()
     out = {}
     with tempfile.TemporaryDirectory() as scratch:
         folder = pathlib.Path(o.folder or scratch)
         folder.mkdir(parents=True, exist_ok=True)
         base = write_f32(TESTS / "data" / "trained-py.gguf", folder / "F32.gguf")
-        ids = texts(base, o.tokens)
+        ids = prompts(base) + modules(base, o.tokens)
         unquantized = run_exact(base, ids)
         for kind in o.types.split(","):
-            path = quantize(base, folder / f"{kind}.gguf", FTYPES[kind])
+            path = quantize(base, folder / f"{kind}.gguf", kind)
             exact = run_exact(path, ids)
             _, weights = summary(unquantized, exact)
             out[kind] = {"matrices": tensor_types(path), "positions": sum(map(len, ids)), "weights": weights["mean"],
-                         "runs": measure(path, ids, exact, o.rows)}
+                         "runs": measure(path, ids, exact, o.kv.split(","), o.rows, o.threads)}
             if not o.json:
                 show(kind, out[kind])
     if o.json:
@@ -202,7 +215,7 @@ def show(kind, result):
     matrices = ", ".join(f"{n} {t}" for t, n in result["matrices"].items())
     print(f"{kind}: {matrices}; {result['positions']} positions; weights: {result['weights']:.2e}")
     for name, r in result["runs"].items():
-        ratio = f"  {r['to_llama']:.3f} +- {r['to_llama_error']:.3f} to llama" if "to_llama" in r else ""
+        ratio = f"  {r['of_llama']:.3f} +- {r['of_llama_error']:.3f} of llama.cpp" if "of_llama" in r else ""
         print(f"  {name:28} mean {r['mean']:.3e} +- {r['error']:.1e}  max {r['max']:.2e}  top-1 {r['top1']:.4f}{ratio}", flush=True)
 
 
