@@ -127,6 +127,7 @@ static void attend_job(void *context, size_t begin, size_t end, int thread) {
 void pm_cpu_attend(pm_backend *b, const pm_rows *rows, const pm_kv_view *views, const pm_buf *q, int32_t heads, int32_t window,
                    int32_t self, pm_buf *out) {
     pm_cpu *c = (pm_cpu *)b;
+    pm_cpu_count_kv(c, rows, views, window, self);
     attend_context e = {c->k, rows, views, pm_cpu_f32(q), pm_cpu_f32(out), (size_t)heads, window, self};
     pm_pool_run(c->pool, (size_t)rows->n * (size_t)heads, 1, attend_job, &e);
 }

@@ -105,6 +105,7 @@ void pm_cpu_head_clusters(pm_backend *b, int32_t n, const pm_buf *h, const pm_ma
     pm_cpu_product(c, &c->act, centroids, rows, c->cluster_scores);
     pm_pool_run(c->pool, rows, 1, choose_job, &e);
     pm_pool_run(c->pool, rows * e.top * e.members, 64, score_job, &e);
+    pm_cpu_count_product(c, w, rows * e.top * e.members, 1);
 }
 
 /* ---- argmax ---- */

@@ -12,6 +12,8 @@
 
 #include "cpu/body_attn.inc"
 
+#include "cpu/body_probe.inc"
+
 const pm_kernels *pm_kernels_avx512(void) {
     static const pm_kernels table = {
         .name = "avx512",

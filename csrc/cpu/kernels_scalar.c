@@ -7,6 +7,8 @@
 
 #include "cpu/body_attn.inc"
 
+#include "cpu/body_probe.inc"
+
 static int supported(void) { return 1; }
 
 const pm_kernels *pm_kernels_scalar(void) {

@@ -77,4 +77,14 @@ static inline int32_t dot32(const int8_t *a, const int8_t *b) {
     return sum_i32(_mm256_add_epi32(dot16_lanes(a, b), dot16_lanes(a + 16, b + 16)));
 }
 
+static inline __m256i dot4_256(__m256i c, const int8_t *a, const int8_t *b) {
+    const __m256i pairs = _mm256_maddubs_epi16(_mm256_loadu_si256((const void *)a), _mm256_loadu_si256((const void *)b));
+    return _mm256_add_epi32(c, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
+}
+static inline vi vi_dot4(vi c, const int8_t *a, const int8_t *b) { return (vi){dot4_256(c.a, a, b), dot4_256(c.b, a + 32, b + 32)}; }
+static inline vi vi_zero(void) { return (vi){_mm256_setzero_si256(), _mm256_setzero_si256()}; }
+static inline vi vi_add(vi x, vi y) { return (vi){_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
+static inline int32_t vi_sum(vi x) { return sum_i32(_mm256_add_epi32(x.a, x.b)); }
+#define CHAINS 4
+
 #endif

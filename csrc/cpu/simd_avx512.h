@@ -58,4 +58,12 @@ static inline int32_t dot32_scaled(const int8_t *a, const int8_t *b, const int32
 }
 static inline int32_t dot32(const int8_t *a, const int8_t *b) { return sum_i32(dot32_lanes(a, b)); }
 
+static inline vi vi_dot4(vi c, const int8_t *a, const int8_t *b) {
+    return _mm512_dpbusd_epi32(c, _mm512_loadu_si512((const void *)a), _mm512_loadu_si512((const void *)b));
+}
+static inline vi vi_zero(void) { return _mm512_setzero_si512(); }
+static inline vi vi_add(vi x, vi y) { return _mm512_add_epi32(x, y); }
+static inline int32_t vi_sum(vi x) { return _mm512_reduce_add_epi32(x); }
+#define CHAINS 8
+
 #endif

@@ -61,6 +61,15 @@ static inline int32_t dot32(const int8_t *a, const int8_t *b) {
     for (int i = 0; i < 32; i++) sum += a[i] * b[i];
     return sum;
 }
+/* Lane i of c plus the four products of the bytes 4 i to 4 i + 3 of a and b (64 each); a in 0..127, sums that need no saturation. */
+static inline vi vi_dot4(vi c, const int8_t *a, const int8_t *b) {
+    for (int i = 0; i < 64; i++) c.v[i / 4] += a[i] * b[i];
+    return c;
+}
+static inline vi vi_zero(void) { vi r; LANES(r.v[i] = 0); return r; }
+static inline vi vi_add(vi a, vi b) { LANES(a.v[i] += b.v[i]); return a; }
+static inline int32_t vi_sum(vi a) { int32_t sum = 0; LANES(sum += a.v[i]); return sum; }
+#define CHAINS 4 /* independent vf or vi that hide the latency of a multiply-add and fit the registers */
 /* a * b + c, one output's accumulation step */
 static inline float fma1(float a, float b, float c) { return a * b + c; }
 
