@@ -270,7 +270,7 @@ def run_together(o, sides, results, machines):
             for key, name, n in calls:
                 for side in sides[::1 if rep % 2 else -1]:
                     results.add(key, side.name, side(name, n, 100 + rep), rep >= 0)
-    run_pairs(o, sides, results)
+    run_pairs(o, sides, results, machines, o.reps)
 
 
 def run_apart(o, sides, results, machines):
@@ -285,16 +285,18 @@ def run_apart(o, sides, results, machines):
                 for key, name, n in calls:
                     side(name, n, 99)
                     results.add(key, side.name, side(name, n, 100 + rep))
-            run_pairs(o, [side], results, 1)
+            run_pairs(o, [side], results, machines, 1)
             side.stop()
 
 
-def run_pairs(o, sides, results, reps=None):
+def run_pairs(o, sides, results, machines, reps):
     """Plain generations of both, and pymtp's with drafts."""
-    if not o.pair_start:
+    if o.pair_start is None:
         return
-    for _ in range(reps or o.reps):
+    for _ in range(reps):
         for side in sides:
+            if side.name == "pymtp":
+                machines.append(side("machine"))
             for depth in (0, *o.depths) if side.name == "pymtp" else (0,):
                 results.add(f"generate {depth}", side.name, side("generate", o.pair_start, o.pair_tokens, depth))
 
@@ -350,7 +352,7 @@ def table(o, results, tile):
     if o.prompt:
         note = f"{percent(results.share('prompt', SIDES[0], 'arithmetic'))} of the arithmetic peak"
         lines.append(line(f"prompt of {o.prompt}", results, "prompt", rate(o.prompt), [percent(results.share("prompt", SIDES[0])), ""], note))
-    if o.pair_start:
+    if o.pair_start is not None:
         lines += pair_lines(o, results)
     return lines
 
@@ -440,6 +442,8 @@ def options():
     parser.add_argument("--json", action="store_true", help="the raw answers instead of the table")
     parser.add_argument("--serve", choices=SIDES, help=argparse.SUPPRESS)
     o = parser.parse_args()
+    if not (o.contexts or o.prompt or o.pair_start is not None):
+        parser.error("nothing to measure")
     if o.pair_start is not None and not o.drafter:
         parser.error("--pair-start needs --drafter")
     return o

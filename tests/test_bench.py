@@ -1,12 +1,16 @@
 """pymtp bench and the counters behind it: schema, counts against the tensors of the file, refusals. Never times."""
+import argparse
 import json
 import math
 import re
+import subprocess
+import sys
 
 import numpy as np
 import pytest
 
 import pymtp
+from conftest import ROOT
 from pymtp import bench
 from test_cli import pymtp_cli, refused
 
@@ -201,3 +205,61 @@ def test_refusals(data, tmp_path):
     refused(pymtp_cli("bench", target, "--draft", 17), 2, "--draft")
     refused(pymtp_cli("bench", tmp_path / "none.gguf"), 1, "none.gguf")
     refused(pymtp_cli("bench", target, "--drafter", target), 1, "tiny-26b.gguf")
+
+
+# ---- benchmarks/side_by_side.py: all but llama.cpp's side -----------------------------------------------------------------
+
+
+@pytest.fixture(scope="module")
+def side_by_side():
+    sys.path.insert(0, str(ROOT / "benchmarks"))
+    try:
+        import side_by_side
+    finally:
+        sys.path.pop(0)
+    return side_by_side
+
+
+def test_the_side_of_pymtp_answers(data):
+    commands = [["about", []], ["machine", []], ["fill", [20, 1]], ["rows", [3, 1]], ["decode", [4, 1]], ["prompt", [30, 1]], ["rows", [1, 2]],
+                ["generate", [9, 12, 0]], ["generate", [9, 12, 2]]]
+    done = subprocess.run([sys.executable, ROOT / "benchmarks" / "side_by_side.py", data / "tiny-e2b.gguf", "--drafter",
+                           data / "tiny-e2b-drafter.gguf", "--serve", "pymtp"], input="".join(json.dumps(c) + "\n" for c in commands),
+                          capture_output=True, text=True, timeout=300)
+    assert done.returncode == 0, done.stderr
+    answers = [json.loads(answer) for answer in done.stdout.splitlines()]
+    assert len(answers) == len(commands) and answers[0]["name"] == "Tiny E2B" and answers[1]["read_bytes_per_second"] > 0
+    for answer in answers[2:7]:
+        assert answer["seconds"] > 0 and answer["limit"] >= answer["arithmetic"] > 0
+    assert answers[7]["tokens"] == answers[8]["tokens"] and len(answers[8]["tokens"]) == 12 and sum(answers[8]["drafted"]) > 0
+
+
+def test_the_table_compares_within_rounds(side_by_side):
+    o = argparse.Namespace(contexts=[0], rows=[1, 2], prompt=0, pair_start=5, pair_tokens=4, depths=[2])
+    results = side_by_side.Results()
+    for ours, theirs in ((0.1, 0.3), (0.2, 0.4), (0.4, 0.4)):  # ratios 3, 2 and 1; medians would give 2
+        for key in ("decode@0", "1@0", "2@0"):
+            results.add(key, "pymtp", {"seconds": ours * (2 if key == "2@0" else 1), "limit": 0.05})
+            results.add(key, "llama.cpp", {"seconds": theirs})
+    for depth, seconds in ((0, 0.2), (2, 0.1)):
+        results.add(f"generate {depth}", "pymtp", {"seconds": seconds, "tokens": [1, 2], "drafted": [4, 4], "accepted": [3, 1]})
+    results.add("generate 0", "llama.cpp", {"seconds": 0.25, "tokens": [1, 2]})
+    lines = side_by_side.table(o, results, ("probe", {1: 1.0, 2: 1.1}))
+    assert lines[0][:6] == ["decode", "5.0 tok/s", "2.5 tok/s", "2.00", "25 %", "12 %"]
+    assert lines[2][:4] == ["2 rows, all logits", "400.0 ms", "400.0 ms", "1.00"] and lines[2][6] == "2.00 / 1.00 / 1.10"
+    assert lines[3][:4] == ["4 tokens, no drafts", "5.0 tok/s", "4.0 tok/s", "1.25"] and lines[3][6] == "same output"
+    assert lines[4][:4] == ["4 tokens, drafts: 2", "10.0 tok/s", "4.0 tok/s (plain)", "2.50"]
+    assert lines[4][6] == "2.00 of plain; accepted by position 75 % 25 %"
+    results.add("generate 2", "pymtp", {"seconds": 0.1, "tokens": [1, 3], "drafted": [4, 4], "accepted": [3, 1]})
+    with pytest.raises(SystemExit, match="differs"):
+        side_by_side.table(o, results, None)
+
+
+def test_a_table_replaces_the_last_one_of_its_label(side_by_side, tmp_path):
+    path = tmp_path / "SPEED.md"
+    path.write_text("# Speed\n\nText.\n\n## Log\n\nOld.\n")
+    for label, text in (("a", "first"), ("b", "second"), ("a", "third")):
+        side_by_side.write(path, label, text)
+    out = path.read_text()
+    assert "first" not in out and out.index("third") < out.index("second") < out.index("## Log") and out.endswith("Old.\n")
+    assert out.count("<!-- side_by_side: a -->") == out.count("<!-- end of a -->") == 1 and out.startswith("# Speed\n\nText.\n")
