@@ -20,6 +20,7 @@ import os
 import pathlib
 import platform
 import re
+import shlex
 import statistics
 import subprocess
 import sys
@@ -404,7 +405,7 @@ def about(o, info, machines, tile):
            f"int8 and {max(m['f32_multiply_adds_per_second'] for m in machines) / 1e9:.0f} G f32 multiply-adds/s.")
     if tile:
         out += f" tile_probe.c: {' '.join(tile[0].split())}."
-    return out + f"\n\n    python benchmarks/side_by_side.py {' '.join(arguments)}\n"
+    return out + f"\n\n    python benchmarks/side_by_side.py {shlex.join(arguments)}\n"
 
 
 def write(path, label, text):
