@@ -104,6 +104,7 @@ struct pm_backend {
     const char *name; /* "cpu" */
     const char *isa;  /* kernel set in use */
     float eps;        /* of every RMS norm; set by the model before the first op */
+    pymtp_counters work; /* of all ops so far; size is not used */
 
     void (*close)(pm_backend *b);
     pymtp_status (*prepare)(pm_backend *b, const pm_limits *limits, pymtp_error *err); /* scratch; once, or again with larger limits */

@@ -64,6 +64,21 @@ PYMTP_API size_t pymtp_struct_size(const char *name);
 /* Kernel sets this machine can run, best first, comma-separated ("avx512,avx2,scalar"). PYMTP_CPU=name forces one. */
 PYMTP_API const char *pymtp_cpu_names(void);
 
+/* What a machine can do, measured. The largest is what counts as its limit: whatever else runs only takes away. */
+typedef struct pymtp_machine {
+    uint32_t size;
+    int32_t threads;
+    double read_bytes_per_second;       /* streaming through memory far larger than the caches: median of the rounds */
+    double read_bytes_per_second_best;  /* largest of the rounds */
+    double int8_multiply_adds_per_second; /* the kernel set's dot instruction on cached values: largest of the rounds */
+    double f32_multiply_adds_per_second;  /* its FMA, likewise */
+    const char *cpu;                    /* kernel set measured; static */
+} pymtp_machine;
+
+/* Measures with `threads` threads (0: one per available core) for about a second. Takes 512 MiB of memory for a moment (64 MiB a
+ * thread where that is more), less where little is available. */
+PYMTP_API pymtp_status pymtp_measure(int32_t threads, pymtp_machine *out, pymtp_error *err);
+
 /* ---- any GGUF file, for inspection --------------------------------------------------------------------------- */
 
 typedef struct pymtp_file pymtp_file;
@@ -170,11 +185,24 @@ typedef struct pymtp_model_info {
     const char *drafter_name;
 } pymtp_model_info;
 
+/* What the passes over a model have computed since it was opened, drafter included: differences tell what a call cost. Bytes are
+ * those of the rows as the file stores them. A matrix counts once per pass, however many rows of activations it meets. */
+typedef struct pymtp_counters {
+    uint32_t size;
+    int32_t reserved;
+    uint64_t weight_bytes;             /* of the weights multiplied */
+    uint64_t kv_bytes;                 /* of the cached keys and values that rows of the passes could see */
+    uint64_t multiply_adds_int8;       /* in products of weights with 8-bit activations */
+    uint64_t multiply_adds_f32;        /* in products of weights with float activations; attention is not counted */
+    uint64_t experts;                  /* experts whose weights were read: distinct ones of a layer and pass */
+} pymtp_counters;
+
 /* Opens a target and, when options->drafter is given, its drafter. options may be NULL. The pair is checked here. */
 PYMTP_API pymtp_model *pymtp_model_open(const char *path, const pymtp_model_options *options, pymtp_error *err);
 /* PYMTP_E_STATE while sessions or snapshots of the model are alive. */
 PYMTP_API pymtp_status pymtp_model_close(pymtp_model *m, pymtp_error *err);
 PYMTP_API pymtp_status pymtp_model_get_info(const pymtp_model *m, pymtp_model_info *out);
+PYMTP_API pymtp_status pymtp_model_get_counters(pymtp_model *m, pymtp_counters *out);
 PYMTP_API const pymtp_tokenizer *pymtp_model_tokenizer(const pymtp_model *m); /* owned by the model */
 
 /* ---- session: one timeline ----------------------------------------------------------------------------------- */

@@ -3,7 +3,7 @@
     with pymtp.Model("gemma-4-E2B-it-Q4_K_M.gguf") as model:
         print(model.chat([{"role": "user", "content": "Hello"}]).content)
 """
-from ._core import ModelInfo
+from ._core import Counters, ModelInfo
 from ._lib import lib, text as _text
 from .errors import (ArgumentError, CancelledError, ContextError, Error, FormatError, LibraryError, MismatchError, NonFiniteError,
                      OutOfMemoryError, ReadError, ResourceError, StateError, UnsupportedError)
@@ -16,6 +16,6 @@ from .tokenizer import Decoder, Tokenizer
 
 __version__ = _text(lib.pymtp_version())
 __all__ = ["ArgumentError", "CancelledError", "ChatChunk", "ChatCompletion", "ChatStream", "Chunk", "Completion", "ContextError",
-           "Decoder", "Error", "File", "FormatError", "Generation", "LibraryError", "MismatchError", "Model", "ModelInfo",
+           "Counters", "Decoder", "Error", "File", "FormatError", "Generation", "LibraryError", "MismatchError", "Model", "ModelInfo",
            "NonFiniteError", "Options", "OutOfMemoryError", "ReadError", "ResourceError", "Session", "Snapshot", "StateError", "Stats",
            "TokenLogprob", "Tokenizer", "UnsupportedError", "step"]

@@ -53,6 +53,22 @@ class ModelInfo:
     snapshot_bytes: int
 
 
+@dataclass(frozen=True)
+class Counters:
+    """What the passes over a model have computed since it was opened, drafter included; differences tell what a call cost.
+    Weights count once per pass, at their size in the file. experts: distinct ones of a layer and pass whose weights were read.
+    kv_bytes: keys and values that rows could see. multiply_adds: in products with weights, not in attention."""
+
+    weight_bytes: int
+    kv_bytes: int
+    multiply_adds_int8: int
+    multiply_adds_f32: int
+    experts: int
+
+    def __sub__(self, before: "Counters") -> "Counters":
+        return Counters(*(a - b for a, b in zip(vars(self).values(), vars(before).values())))
+
+
 class Core:
     """One pymtp_model. Sessions hold it, so that it is closed after them."""
 
@@ -90,6 +106,11 @@ class Core:
             values[name] = text(values[name])
         values["kv"] = next(name for name, code in KV_TYPES.items() if code == raw.kv)
         return ModelInfo(**values)
+
+    def counters(self) -> Counters:
+        raw = new_struct("pymtp_counters")
+        Call().check(lib.pymtp_model_get_counters(self.ptr, raw))
+        return Counters(**{name: getattr(raw, name) for name in Counters.__dataclass_fields__})
 
     def close(self) -> None:
         """Frees sessions, snapshots and the model; waits for calls of other threads on its sessions."""

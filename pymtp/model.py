@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, AsyncIterator, Literal, Mapping, Sequence
 import numpy as np
 
 from . import chat
-from ._core import Core, ModelInfo, open_core
+from ._core import Core, Counters, ModelInfo, open_core
 from ._lib import lib
 from .errors import StateError
 from .generate import Chunk, Completion
@@ -54,6 +54,11 @@ class Model:
     def info(self) -> ModelInfo:
         """Shapes and sizes."""
         return self._core.info
+
+    @property
+    def counters(self) -> Counters:
+        """What its passes have computed so far."""
+        return self._core.counters()
 
     @property
     def drafter_path(self) -> str | None:

@@ -157,6 +157,12 @@ void pm_cpu_angles(pm_cpu *c, const pm_rope *rope, const pm_rows *rows, const fl
 /* Sets states_each and partial_floats for layers of up to heads_dim = heads * head_dim. */
 void pm_cpu_attend_sizes(pm_cpu *c, size_t heads_dim, size_t head_dim);
 
+/* ---- what ops compute, for pymtp_counters: backend_cpu_work.c ---- */
+
+void pm_cpu_count_product(pm_cpu *c, const pm_matrix *w, size_t outputs, size_t rows); /* `outputs` rows of w meet `rows` activations */
+void pm_cpu_count_kv(pm_cpu *c, const pm_rows *rows, const pm_kv_view *views, int32_t window, int32_t self); /* as of attend */
+void pm_cpu_count_experts(pm_cpu *c, size_t experts);                                    /* by expert_start */
+
 /* ---- ops ---- */
 
 pymtp_status pm_cpu_embed(pm_backend *b, int32_t n, const pm_buf *ids, const pm_table *table, float scale, pm_buf *out,

@@ -291,6 +291,7 @@ static void attend_segment(attend_context *e) {
 
 void pm_cpu_attend(pm_backend *b, const pm_rows *rows, const pm_kv_view *views, const pm_buf *q, int32_t heads, int32_t window,
                    int32_t self, pm_buf *out) {
+    pm_cpu_count_kv((pm_cpu *)b, rows, views, window, self);
     size_t end;
     for (size_t row = 0; row < (size_t)rows->n; row = end) {
         const pm_kv_view *view = &views[rows->seg[row]];

@@ -222,6 +222,7 @@ void pm_cpu_moe_ffn(pm_backend *b, int32_t n, const pm_moe *w, pm_buf *x) {
     pm_cpu_product(c, &c->act, w->down, rows, c->c);
     route(&m, rows);
     sort_pairs(&m, rows);
+    pm_cpu_count_experts(c, m.experts);
     pm_cpu_prepare(c, &c->act, m.x, width, rows, width, w->pre_norm_2, m.kinds);
     experts(&m);
     pm_pool_run(c->pool, rows, 1, combine_job, &m);

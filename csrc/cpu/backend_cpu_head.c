@@ -221,6 +221,7 @@ void pm_cpu_head_clusters(pm_backend *b, int32_t n, const pm_buf *h, const pm_ma
         pm_cpu_fill_act(c, &act, 0, pm_cpu_f32(h) + r * cols, pm_cpu_kind(w));
     }
     pm_pool_run(c->pool, rows * e.top, 1, score_job, &e);
+    pm_cpu_count_product(c, w, rows * e.top * e.members, 1);
 }
 
 /* ---- argmax ---- */

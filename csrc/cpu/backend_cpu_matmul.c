@@ -114,7 +114,10 @@ void pm_cpu_products(pm_cpu *c, const pm_act *act, const pm_mm *jobs, size_t n_j
     const size_t group = c->k->group;
     products_context p = {c, act, jobs, (15 + group) / group * group};
     size_t units = 0;
-    for (size_t i = 0; i < n_jobs; i++) units += units_of(&jobs[i], p.unit);
+    for (size_t i = 0; i < n_jobs; i++) {
+        units += units_of(&jobs[i], p.unit);
+        pm_cpu_count_product(c, jobs[i].w, jobs[i].rows, jobs[i].n);
+    }
     pm_pool_run(c->pool, units, 1, products_job, &p);
 }
 

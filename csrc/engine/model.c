@@ -224,4 +224,13 @@ pymtp_status pymtp_model_get_info(const pymtp_model *m, pymtp_model_info *out) {
     return PYMTP_OK;
 }
 
+pymtp_status pymtp_model_get_counters(pymtp_model *m, pymtp_counters *out) {
+    if (!m || !out || out->size != sizeof *out) return PYMTP_E_ARG;
+    pthread_mutex_lock(&m->lock);
+    *out = m->backend->work;
+    pthread_mutex_unlock(&m->lock);
+    out->size = sizeof *out;
+    return PYMTP_OK;
+}
+
 const pymtp_tokenizer *pymtp_model_tokenizer(const pymtp_model *m) { return m ? m->tokenizer : NULL; }

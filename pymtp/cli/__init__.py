@@ -11,6 +11,7 @@ import click
 
 from .. import __version__
 from ..errors import Error
+from .bench import bench
 from .config import config
 from .run import run
 from .show import show
@@ -22,7 +23,7 @@ def cli() -> None:
     """Run Gemma 4 GGUF models with their Multi-Token-Prediction drafters."""
 
 
-for command in (run, show, config):
+for command in (run, show, bench, config):
     cli.add_command(command)
 
 
