@@ -8,7 +8,7 @@
  *   d, m:     the halves d, then m or dmin, of all rows
  *   bytes:    8-bit scales (K formats: unpacked from 6 bits), then mins: byte i of all rows, i = 0, 1, ...
  *
- * padded to 64 bytes. The pieces are the file's own bytes in the file's own order (blocks.h), except that the fifth bits of
+ * padded to 2 bytes a row, which only MXFP4 needs. The pieces are the file's own bytes in the file's own order (blocks.h), except that the fifth bits of
  * Q5_0 and Q5_1 are transposed: bit v of byte i is the bit of column 4 v + i. So packing is copying and the memory taken
  * is the file's plus at most a few per cent. Float formats: column after column, `group` values each, padded to 32 columns.
  * Rows beyond the matrix's last are zero.
@@ -93,7 +93,7 @@ static const pm_layout pm_layouts[PM_FORMAT_COUNT] = {
 static inline size_t pm_record_d(const pm_layout *l, size_t group) { return (size_t)l->vectors * 4 * group; }
 static inline size_t pm_record_scales(const pm_layout *l, size_t group) { return pm_record_d(l, group) + (size_t)l->halves * 2 * group; }
 static inline size_t pm_record_bytes(const pm_layout *l, size_t group) {
-    return (pm_record_scales(l, group) + (size_t)l->bytes * group + 63) / 64 * 64;
+    return (pm_record_scales(l, group) + (size_t)l->bytes * group + 2 * group - 1) / (2 * group) * (2 * group);
 }
 
 /* Bytes of a packed group of rows of `cols` values. */
