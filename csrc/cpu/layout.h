@@ -4,13 +4,15 @@
  * broadcast piece of the activations. A group is a sequence of records, one for each quantised block of the format (32 or
  * 256 columns):
  *
- *   vectors:  piece v (4 bytes) of the block's quants of row 0, of row 1, ... of row group - 1;  v = 0, 1, ...
+ *   pieces:   piece v (4 bytes) of the block's quants of row 0, of row 1, ... of row group - 1;  v = 0, 1, ...
  *   d, m:     the halves d, then m or dmin, of all rows
  *   bytes:    8-bit scales (K formats: unpacked from 6 bits), then mins: byte i of all rows, i = 0, 1, ...
  *
- * padded to 64 bytes. The pieces are the file's own bytes in the file's own order (blocks.h), except that the fifth bits of
- * Q5_0 and Q5_1 are transposed: bit v of byte i is the bit of column 4 v + i. So packing is copying and the memory taken
- * is the file's plus at most a few per cent. Float formats: column after column, `group` values each, padded to 32 columns.
+ * padded to 64 bytes; records of 256 columns begin with their scales, so that memory is read from low to high addresses, which
+ * is what processors fetch ahead. The pieces are the file's own bytes in the file's own order (blocks.h), except that the
+ * fifth bits of Q5_0 and Q5_1 are transposed, bit v of byte i is the bit of column 4 v + i, and that Q6_K's are in the order of
+ * their use: for each 128 columns 8 pieces of nibbles, 8 of tops, 8 of nibbles. So packing is copying and the memory taken is
+ * the file's plus at most a few per cent. Float formats: column after column, `group` values each, padded to 32 columns.
  * Rows beyond the matrix's last are zero.
  *
  * ACTIVATIONS. Rows of one call (a batch of n) are cut into tiles of at most `tile` rows, of sizes that differ by one at most.
@@ -68,7 +70,7 @@ static inline size_t pm_act_index(const pm_act *a, size_t r, size_t *step) {
 /* Per record of a quantised format. */
 typedef struct pm_layout {
     uint8_t blocks;   /* of 32 columns */
-    uint8_t vectors;  /* pieces of 4 bytes of a row */
+    uint8_t pieces;   /* of 4 bytes of a row */
     uint8_t halves;   /* d, m */
     uint8_t bytes;    /* scales and mins */
     uint8_t subs;     /* scales per block of 32: 1 or 2 */
@@ -90,10 +92,14 @@ static const pm_layout pm_layouts[PM_FORMAT_COUNT] = {
 };
 
 /* Offsets in a record, for groups of `group` rows. */
-static inline size_t pm_record_d(const pm_layout *l, size_t group) { return (size_t)l->vectors * 4 * group; }
+static inline size_t pm_record_pieces(const pm_layout *l, size_t group) {
+    return l->blocks == 1 ? 0 : ((2 * (size_t)l->halves + l->bytes) * group + 63) / 64 * 64;
+}
+static inline size_t pm_record_d(const pm_layout *l, size_t group) { return l->blocks == 1 ? (size_t)l->pieces * 4 * group : 0; }
 static inline size_t pm_record_scales(const pm_layout *l, size_t group) { return pm_record_d(l, group) + (size_t)l->halves * 2 * group; }
 static inline size_t pm_record_bytes(const pm_layout *l, size_t group) {
-    return (pm_record_scales(l, group) + (size_t)l->bytes * group + 63) / 64 * 64;
+    const size_t end = l->blocks == 1 ? pm_record_scales(l, group) + l->bytes * group : pm_record_pieces(l, group) + (size_t)l->pieces * 4 * group;
+    return (end + 63) / 64 * 64;
 }
 
 /* Bytes of a packed group of rows of `cols` values. */
