@@ -6,9 +6,9 @@
  *   - partition over outputs only; the order of summation of an output element is fixed by (row length, format, ISA);
  *   - the number of rows may pick a tile shape, never a number format, a split of the sum or an algorithm;
  *   - activations are quantised per row and block of 32;
- *   - attention walks KV blocks of PM_KV_BLOCK absolute positions in position order; fully masked blocks are skipped,
- *     masked lanes are selected away (a stale NaN must not get in); rows see each other only through the cache, at
- *     its stored precision;
+ *   - attention makes one partial softmax of each KV block of PM_KV_BLOCK absolute positions and merges them in position
+ *     order, blocks within spans and then spans; what a row does not see is not read for it (a stale NaN must not get
+ *     in); rows see each other only through the cache, at its stored precision;
  *   - an expert's rows may be grouped, but a row's sum over experts runs in that row's own rank order.
  *
  * Ops only enqueue; buf_read alone waits. Ops that cannot fail return void. `n` is always a number of rows and every
@@ -20,8 +20,9 @@
 #include "base/status.h"
 #include "gguf/gguf.h"
 
-#define PM_KV_BLOCK 32      /* part of the arithmetic: changing it changes output bits */
+#define PM_KV_BLOCK 128     /* part of the arithmetic: changing it changes output bits */
 #define PM_MAX_DRAFT PYMTP_MAX_DRAFT
+#define PM_HEAD_TOP 256     /* most logits a row that head_top keeps */
 
 typedef struct pm_backend pm_backend;
 typedef struct pm_buf pm_buf;       /* storage of the back end */
@@ -116,9 +117,10 @@ struct pm_backend {
     void (*buf_write)(pm_backend *b, pm_buf *buf, size_t offset, const void *src, size_t bytes);
     void (*buf_read)(pm_backend *b, const pm_buf *buf, size_t offset, void *dst, size_t bytes);
     void (*buf_copy)(pm_backend *b, pm_buf *dst, size_t dst_offset, const pm_buf *src, size_t src_offset, size_t bytes);
-    /* Rows [first, first + rows) of a tensor, read by positioned reads in slices straight into the layout of the ISA. */
+    /* Rows [first, first + rows) of a tensor, read by positioned reads in slices straight into the layout of the ISA. With
+     * order (int32 (rows), a permutation of 0..rows - 1) row i of the matrix is row first + order[i] of the tensor. */
     pymtp_status (*matrix_new)(pm_backend *b, const pm_gguf *file, const pm_gguf_tensor *t, uint64_t first, uint64_t rows,
-                               pm_matrix **out, pymtp_error *err);
+                               const pm_buf *order, pm_matrix **out, pymtp_error *err);
     void (*matrix_free)(pm_backend *b, pm_matrix *m);
     uint64_t (*matrix_bytes)(const pm_matrix *m);
     pymtp_status (*table_new)(pm_backend *b, const pm_gguf *file, const pm_gguf_tensor *t, pm_table **out, pymtp_error *err);
@@ -168,9 +170,14 @@ struct pm_backend {
     void (*gather_rows)(pm_backend *b, int32_t n, int32_t width, const pm_buf *src, const int32_t *index, pm_buf *dst);
     /* logits = cap tanh((w h[first + r]) / cap), or w h when cap is 0. logits: (n, vocab) */
     void (*head_logits)(pm_backend *b, int32_t n, const pm_buf *h, int32_t first, const pm_matrix *w, float cap, pm_buf *logits);
+    /* The k best of what head_logits gives (logit descending, then id ascending), the same bits, without the rest ever being
+     * stored: ids and logits (n, k); 1 <= k <= PM_HEAD_TOP, k <= vocab. A row with a NaN or an infinity anywhere among its logits
+     * gives k times NaN; its ids are the best, NaN counting as -inf. */
+    void (*head_top)(pm_backend *b, int32_t n, const pm_buf *h, int32_t first, const pm_matrix *w, float cap, int32_t k, pm_buf *ids,
+                     pm_buf *logits);
     /* The centroid head: the `top` best clusters by centroids h (ties: lower cluster), in descending order of score;
      * ids and scores of their members, cluster after cluster in table order: (n, top * members).
-     * ordering: int32 (clusters, members). */
+     * ordering: int32 (clusters, members); w is in that order too, so that a cluster's rows lie together. */
     void (*head_clusters)(pm_backend *b, int32_t n, const pm_buf *h, const pm_matrix *centroids, const pm_buf *ordering,
                           const pm_matrix *w, int32_t clusters, int32_t members, int32_t top, pm_buf *ids, pm_buf *scores);
     /* ids[r] = index of the largest of scores (n, width), ties to the lowest id; candidates NULL (index = id) or

@@ -17,20 +17,25 @@ static uint32_t saved_state(uint32_t leaf1_ecx) {
     return low;
 }
 
-static int has(int avx512) {
+enum { AVX2, AVX512, AVX512VNNI };
+
+static int has(int wanted) {
     uint32_t a, b, c, d, c1;
     if (!__get_cpuid(1, &a, &b, &c1, &d)) return 0;
     const uint32_t state = saved_state(c1), ymm = 0x6, zmm = 0xe6;
     if ((state & ymm) != ymm || !(c1 & bit_FMA) || !(c1 & bit_F16C)) return 0;
     if (!__get_cpuid_count(7, 0, &a, &b, &c, &d) || !(b & bit_AVX2)) return 0;
-    if (!avx512) return 1;
+    if (wanted == AVX2) return 1;
     const uint32_t base = bit_AVX512F | bit_AVX512BW | bit_AVX512DQ | bit_AVX512VL;
-    return (state & zmm) == zmm && (b & base) == base && (c & bit_AVX512VNNI);
+    if ((state & zmm) != zmm || (b & base) != base) return 0;
+    return wanted == AVX512 || (c & bit_AVX512VNNI);
 }
 
-int pm_cpu_has_avx2(void) { return has(0); }
-int pm_cpu_has_avx512(void) { return has(1); }
+int pm_cpu_has_avx2(void) { return has(AVX2); }
+int pm_cpu_has_avx512(void) { return has(AVX512); }
+int pm_cpu_has_avx512vnni(void) { return has(AVX512VNNI); }
 #else
 int pm_cpu_has_avx2(void) { return 0; }
 int pm_cpu_has_avx512(void) { return 0; }
+int pm_cpu_has_avx512vnni(void) { return 0; }
 #endif

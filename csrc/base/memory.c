@@ -1,5 +1,6 @@
 /* memory.c - allocation, reserved regions and what the machine has left. */
 #include "base/memory.h"
+#include "base/cgroup.h"
 #include "base/checked.h"
 
 #include <errno.h>
@@ -67,6 +68,12 @@ pymtp_status pm_region_commit(pm_region *r, size_t bytes, const char *what, pymt
     return PYMTP_OK;
 }
 
+void pm_region_prefer_huge(pm_region *r) {
+#ifdef MADV_HUGEPAGE
+    (void)madvise(r->base, r->reserved, MADV_HUGEPAGE); /* a wish: without it all works, slower */
+#endif
+}
+
 void pm_region_release(pm_region *r) {
     if (r->base) munmap(r->base, r->reserved);
     *r = (pm_region){0};
@@ -124,36 +131,18 @@ static size_t headroom(const char *folder, const char *limit_name, const char *u
     return used < limit ? limit - used : 0;
 }
 
-/* The tightest of the process's cgroups and their parents, v2 and v1. */
-static size_t cgroup_available(void) {
-    FILE *f = fopen("/proc/self/cgroup", "r");
-    char line[512];
-    size_t best = SIZE_MAX;
-    while (f && fgets(line, sizeof line, f)) {
-        char *controllers = strchr(line, ':');
-        char *path = controllers ? strchr(controllers + 1, ':') : NULL;
-        if (!path) continue;
-        *path++ = 0;
-        path[strcspn(path, "\n")] = 0;
-        const int v2 = controllers[1] == 0;
-        if (!v2 && !strstr(controllers, "memory")) continue;
-        for (;;) { /* the group itself, then each parent, the root last */
-            char folder[560];
-            snprintf(folder, sizeof folder, "/sys/fs/cgroup%s%s", v2 ? "" : "/memory", path);
-            const size_t left = v2 ? headroom(folder, "memory.max", "memory.current", "inactive_file")
-                                   : headroom(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file");
-            if (left < best) best = left;
-            char *slash = strrchr(path, '/');
-            if (!slash || !path[0]) break;
-            *slash = 0;
-        }
-    }
-    if (f) fclose(f);
-    return best;
+/* The tightest of the process's cgroups and their parents so far. */
+static void tighten(void *context, const char *folder, int v2) {
+    size_t *best = context;
+    const size_t left = v2 ? headroom(folder, "memory.max", "memory.current", "inactive_file")
+                           : headroom(folder, "memory.limit_in_bytes", "memory.usage_in_bytes", "total_inactive_file");
+    if (left < *best) *best = left;
 }
 
 size_t pm_memory_available(void) {
-    const size_t machine = machine_available(), group = cgroup_available();
+    size_t group = SIZE_MAX;
+    const size_t machine = machine_available();
+    pm_cgroup_walk("", "memory", tighten, &group);
     return machine < group ? machine : group;
 }
 #else

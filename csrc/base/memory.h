@@ -21,6 +21,7 @@ pymtp_status pm_region_reserve(pm_region *r, size_t bytes, const char *what, pym
 /* Makes the first `bytes` usable; checks what the machine and its cgroup have left before it takes a step. On
  * failure what was committed stays so. */
 pymtp_status pm_region_commit(pm_region *r, size_t bytes, const char *what, pymtp_error *err);
+void pm_region_prefer_huge(pm_region *r); /* huge pages where the system has them to give */
 void pm_region_release(pm_region *r);
 
 /* Bytes that can still be taken: the smaller of available machine memory and cgroup headroom; SIZE_MAX if unknown. */

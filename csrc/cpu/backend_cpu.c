@@ -100,11 +100,9 @@ static size_t most(size_t a, size_t b) { return a > b ? a : b; }
 
 static size_t count(int32_t n) { return n > 0 ? (size_t)n : 0; }
 
-static void take_act(arena *a, pm_act *act, size_t values) {
-    act->x = take(a, values, 1, sizeof(float));
-    act->q = take(a, values, 1, 1);
-    act->d = take(a, values / 32 + 1, 1, sizeof(float));
-    act->sum = take(a, values / 16 + 1, 1, sizeof(int32_t));
+static void take_act(arena *a, pm_act *act, size_t rows, size_t cols) {
+    act->x = take(a, rows, cols, sizeof(float));
+    act->q8 = take(a, rows, cols / 32, sizeof(pm_act_block));
 }
 
 static void carve(pm_cpu *c, const pm_limits *l, arena *a) {
@@ -119,7 +117,10 @@ static void carve(pm_cpu *c, const pm_limits *l, arena *a) {
     c->c = take(a, rows, count(l->width), sizeof(float));
     c->line = take(a, threads, wide, sizeof(float));
     c->edge = take(a, threads, rows * c->k->group, sizeof(float));
-    take_act(a, &c->act, rows * wide);
+    take_act(a, &c->act, rows, wide);
+    pm_cpu_attend_sizes(c, count(l->heads_dim), count(l->head_dim));
+    c->states = take(a, threads, c->states_each, sizeof(float));
+    c->partial = take(a, c->partial_floats, 1, sizeof(float));
     for (int i = 0; i < PM_CPU_ROPES; i++) {
         pm_cpu_rope *r = &c->rope[i];
         const size_t half = count(l->head_dim) / 2;
@@ -130,12 +131,16 @@ static void carve(pm_cpu *c, const pm_limits *l, arena *a) {
     c->keys = take(a, threads, c->keys_each, sizeof(uint64_t));
     c->cluster_scores = take(a, rows, clusters, sizeof(float));
     c->cluster_top = take(a, rows, clusters, sizeof(int32_t));
+    c->head_unit = take(a, threads, rows * PM_CPU_HEAD_UNIT, sizeof(float));
+    c->top_rows = take(a, threads, rows, sizeof(pm_cpu_top_row));
+    c->top_best = take(a, threads, rows * PM_HEAD_TOP, sizeof(pm_cpu_logit));
     if (!experts) return;
-    take_act(a, &c->pairs, rows * pm_round_up(most(count(l->width), count(l->expert_ff)), 32));
+    take_act(a, &c->pairs, rows, pm_round_up(most(count(l->width), count(l->expert_ff)), 32));
     c->router = take(a, rows, experts, sizeof(float));
     c->choice = take(a, rows, used, sizeof(int32_t));
     c->share = take(a, rows, used, sizeof(float));
     c->pair_row = take(a, rows, used, sizeof(int32_t));
+    c->pair_expert = take(a, rows, used, sizeof(int32_t));
     c->pair_of = take(a, rows, used, sizeof(int32_t));
     c->expert_start = take(a, experts + 1, 1, sizeof(int32_t));
     c->mm = take(a, experts, 2, sizeof(pm_mm));
@@ -168,6 +173,7 @@ static void close_cpu(pm_backend *b) {
     pm_cpu *c = (pm_cpu *)b;
     if (!c) return;
     pm_pool_free(c->pool);
+    pm_cpu_arena_free(&c->weights);
     pm_region_release(&c->scratch);
     pm_free(c->stage);
     pm_free(c->errors);
@@ -204,6 +210,7 @@ static void fill_table(pm_backend *b) {
     b->project = pm_cpu_project;
     b->gather_rows = pm_cpu_gather_rows;
     b->head_logits = pm_cpu_head_logits;
+    b->head_top = pm_cpu_head_top;
     b->head_clusters = pm_cpu_head_clusters;
     b->argmax = pm_cpu_argmax;
 }

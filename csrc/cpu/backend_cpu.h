@@ -17,9 +17,16 @@ struct pm_buf {
 };
 
 struct pm_matrix {
-    pm_packed packed;
-    pm_buf store;
+    pm_packed packed; /* data: in the back end's arena */
+    size_t bytes;
 };
+
+/* Weights are carved out of large regions with huge pages and live as long as the back end. */
+#define PM_CPU_REGIONS 256
+typedef struct pm_cpu_arena {
+    pm_region region[PM_CPU_REGIONS];
+    size_t regions, used; /* used: of the last region, from its base on */
+} pm_cpu_arena;
 
 struct pm_table {
     const pm_gguf *file;
@@ -38,6 +45,18 @@ typedef struct pm_cpu_rope {
     float *cos, *sin;   /* (rows, head_dim / 2) */
 } pm_cpu_rope;
 
+#define PM_CPU_HEAD_UNIT 256 /* outputs of a head that are computed, capped and looked through while they are in cache */
+
+typedef struct pm_cpu_logit { float logit; int32_t id; } pm_cpu_logit;
+
+/* The best logits of one row that one thread has seen: a heap with the worst on top once there are k. */
+typedef struct pm_cpu_top_row {
+    pm_cpu_logit *best; /* (PM_HEAD_TOP) */
+    size_t kept;
+    float least;        /* of the k kept; -inf while there are fewer */
+    int bad;            /* a NaN or an infinity was seen */
+} pm_cpu_top_row;
+
 typedef struct pm_cpu {
     pm_backend base; /* first: a pm_backend * is a pm_cpu * */
     const pm_kernels *k;
@@ -47,6 +66,8 @@ typedef struct pm_cpu {
     unsigned char *stage;         /* (threads, stage_bytes): one stored row of a table */
     size_t stage_bytes;
 
+    pm_cpu_arena weights;
+
     pm_region scratch;
     size_t rows, wide;            /* rows of the scratch below, and its width */
     float *a, *b;                 /* (rows, wide) */
@@ -54,16 +75,24 @@ typedef struct pm_cpu {
     float *line;                  /* (threads, wide) */
     float *edge;                  /* (threads, rows * group): outputs beside the wanted ones in a weight group */
     pm_act act, pairs;            /* pairs: MoE only */
+    float *states;                /* (threads, states_each): attention's states and scores */
+    size_t states_each;
+    float *partial;               /* (partial_floats): attention's states of spans, of one wave */
+    size_t partial_floats;
+    _Atomic uint64_t kv_read;     /* bytes of keys and values attention has read; a block counts once for each walk over it */
     pm_cpu_rope rope[PM_CPU_ROPES];
     unsigned next_rope;
     uint64_t *keys;               /* (threads, keys_each): for choosing clusters or experts */
     size_t keys_each;
     float *cluster_scores;        /* (rows, clusters) */
     int32_t *cluster_top;         /* (rows, clusters) */
+    float *head_unit;             /* (threads, rows * PM_CPU_HEAD_UNIT) */
+    pm_cpu_top_row *top_rows;     /* (threads, rows) */
+    pm_cpu_logit *top_best;       /* (threads, rows, PM_HEAD_TOP) */
     float *router;                /* (rows, experts) */
     int32_t *choice;              /* (rows, used): experts, best first */
     float *share;                 /* (rows, used): their weights */
-    int32_t *pair_row, *pair_of;  /* (rows * used): row of a pair; pair of (row, rank) */
+    int32_t *pair_row, *pair_expert, *pair_of; /* (rows * used): row and expert of a pair; pair of (row, rank) */
     int32_t *expert_start;        /* (experts + 1): pairs are sorted by expert, then row */
     struct pm_mm *mm;             /* (2 * experts) */
     float *expert_h;              /* (rows, 2 * expert_ff): of the pairs of one wave */
@@ -78,7 +107,8 @@ static inline int32_t *pm_cpu_i32(const pm_buf *b) { return (int32_t *)(void *)b
 pymtp_status pm_cpu_storage(pm_buf *out, size_t bytes, const char *what, pymtp_error *err); /* zeroed */
 void pm_cpu_storage_free(pm_buf *b);
 pymtp_status pm_cpu_matrix_new(pm_backend *b, const pm_gguf *file, const pm_gguf_tensor *t, uint64_t first, uint64_t rows,
-                               pm_matrix **out, pymtp_error *err);
+                               const pm_buf *order, pm_matrix **out, pymtp_error *err);
+void pm_cpu_arena_free(pm_cpu_arena *a);
 void pm_cpu_matrix_free(pm_backend *b, pm_matrix *m);
 uint64_t pm_cpu_matrix_bytes(const pm_matrix *m);
 pymtp_status pm_cpu_table_new(pm_backend *b, const pm_gguf *file, const pm_gguf_tensor *t, pm_table **out, pymtp_error *err);
@@ -90,8 +120,8 @@ pymtp_status pm_cpu_run_checked(pm_cpu *c, size_t items, size_t grain, pm_job jo
 
 /* ---- prepared activations, products, small row work: backend_cpu_matmul.c ---- */
 
-/* One product: outputs [first, first + rows) of w for the activation rows [act_row, act_row + n); out: (n, rows) with
- * `stride` floats from row to row. */
+/* One product: outputs [first, first + rows) of w for the n activation rows from act_row on, which were prepared as a batch
+ * of n; out: (n, rows) with `stride` floats from row to row. */
 typedef struct pm_mm {
     const pm_matrix *w;
     size_t first, rows, act_row, n;
@@ -101,16 +131,19 @@ typedef struct pm_mm {
 
 static inline unsigned pm_cpu_kind(const pm_matrix *m) { return m ? 1u << m->packed.format->act : 0; }
 
-/* act rows = x rows, or RMS(x, norm) when norm is given, in the kinds asked for (a set of 1 << pm_act_kind). */
+/* act = a batch of n rows of x, or of RMS(x, norm) when norm is given, in the kinds asked for (a set of 1 << pm_act_kind). */
 void pm_cpu_prepare(pm_cpu *c, pm_act *act, const float *x, size_t stride, size_t n, size_t cols, const pm_buf *norm,
                     unsigned kinds);
+void pm_cpu_shape_act(const pm_cpu *c, pm_act *act, size_t n, size_t cols); /* a batch of n rows of cols values */
+/* Row `row` of act = x (cols values). */
+void pm_cpu_fill_act(const pm_cpu *c, const pm_act *act, size_t row, const float *x, unsigned kinds);
 /* All products in one parallel pass. */
 void pm_cpu_products(pm_cpu *c, const pm_act *act, const pm_mm *jobs, size_t n_jobs);
 void pm_cpu_product(pm_cpu *c, const pm_act *act, const pm_matrix *w, size_t n, float *out); /* out: (n, w->rows) */
-/* Outputs [begin, end) of one product inside a job; out[r * stride + o - begin]. */
-void pm_cpu_product_part(pm_cpu *c, const pm_matrix *w, size_t begin, size_t end, const pm_act *act, size_t n, float *out,
-                         size_t stride, int thread);
-pm_act pm_cpu_act_from(const pm_act *act, size_t row); /* the same activations from row `row` on */
+/* Outputs [begin, end) of one product inside a job, for the batch act; out[r * stride + o - begin]. */
+void pm_cpu_product_part(pm_cpu *c, const pm_matrix *w, size_t begin, size_t end, const pm_act *act, float *out, size_t stride,
+                         int thread);
+pm_act pm_cpu_batch(const pm_act *act, size_t row, size_t n); /* the batch of n rows that starts at row `row` */
 /* h = gelu(gate) * up; rows of `cols`, each pointer with its own stride; h may be gate or up */
 void pm_cpu_gelu_mul(pm_cpu *c, size_t n, size_t cols, const float *gate, size_t gate_stride, const float *up, size_t up_stride,
                      float *h, size_t h_stride);
@@ -120,6 +153,9 @@ void pm_cpu_add_normed(pm_cpu *c, size_t n, size_t width, float *y, const pm_buf
 void pm_cpu_top(const float *x, size_t n, size_t top, uint64_t *keys, int32_t *out);
 /* cos and sin (n, head_dim / 2) of the rows' angles; *cos and *sin hold until the next call. */
 void pm_cpu_angles(pm_cpu *c, const pm_rope *rope, const pm_rows *rows, const float **cosines, const float **sines);
+
+/* Sets states_each and partial_floats for layers of up to heads_dim = heads * head_dim. */
+void pm_cpu_attend_sizes(pm_cpu *c, size_t heads_dim, size_t head_dim);
 
 /* ---- what ops compute, for pymtp_counters: backend_cpu_work.c ---- */
 
@@ -150,6 +186,8 @@ void pm_cpu_rms_norm(pm_backend *b, int32_t n, int32_t width, const pm_buf *x, c
 void pm_cpu_project(pm_backend *b, int32_t n, const pm_matrix *w, const pm_buf *x, pm_buf *out);
 void pm_cpu_gather_rows(pm_backend *b, int32_t n, int32_t width, const pm_buf *src, const int32_t *index, pm_buf *dst);
 void pm_cpu_head_logits(pm_backend *b, int32_t n, const pm_buf *h, int32_t first, const pm_matrix *w, float cap, pm_buf *logits);
+void pm_cpu_head_top(pm_backend *b, int32_t n, const pm_buf *h, int32_t first, const pm_matrix *w, float cap, int32_t k, pm_buf *ids,
+                     pm_buf *logits);
 void pm_cpu_head_clusters(pm_backend *b, int32_t n, const pm_buf *h, const pm_matrix *centroids, const pm_buf *ordering,
                           const pm_matrix *w, int32_t clusters, int32_t members, int32_t top, pm_buf *ids, pm_buf *scores);
 void pm_cpu_argmax(pm_backend *b, int32_t n, int32_t width, const pm_buf *scores, const pm_buf *candidates, pm_buf *ids);

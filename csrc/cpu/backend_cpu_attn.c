@@ -2,9 +2,11 @@
  *
  * All rows' keys and values are stored before any row attends (two ops), so rows see each other through the cache
  * only. A row's blocks run from the first to the last visible one, in position order, whatever the call looks like. */
+#include "base/checked.h"
 #include "cpu/backend_cpu.h"
 
-#include <math.h>
+#include <stdatomic.h>
+#include <string.h>
 
 /* ---- projections ---- */
 
@@ -71,65 +73,220 @@ void pm_cpu_norm_qkv(pm_backend *b, const pm_rows *rows, const pm_qkv *w, const 
     pm_pool_run(c->pool, n, 1, qkv_job, &e);
 }
 
-/* ---- attention ---- */
+/* ---- attention ----
+ *
+ * A query is a row's query head. Its state (kernels.h) is made of one partial state per KV block, merged in position order
+ * inside a span, and the spans' states merged in position order. Spans are fixed: SPAN_BLOCKS blocks at absolute positions,
+ * one block in a layer with a window. So the arithmetic is the same in both schedules: a thread walks all spans of a tile of
+ * queries, or, for few queries and a long context, threads share the spans and the states are merged afterwards. */
 
-#define HEADS_AT_ONCE 16 /* query heads of one group that share a walk over the blocks */
+#define SPAN_BLOCKS 4
+#define PARTIAL_ROWS 32   /* rows for which the states of one span per thread must fit */
+#define SPANS_A_THREAD 4  /* fewer spans are not worth a second pass, and would not divide evenly */
 
 typedef struct attend_context {
-    const pm_kernels *k;
-    const pm_rows *rows;
-    const pm_kv_view *views;
-    const float *q;
+    pm_cpu *cpu;
+    const pm_kv_view *view;
+    const int32_t *pos;    /* (rows): of one segment */
+    const float *q;        /* (rows, heads, dim) */
     float *out;
-    size_t heads;
-    int32_t window, self;
+    size_t rows, heads, group, dim, state; /* group: query heads of a KV head; state: floats from state to state */
+    int64_t window, self, span;            /* span: positions of a span */
+    int64_t begin, end;                    /* spans of this wave, or all */
+    size_t tile, tiles;                    /* queries of an item, items of a KV head */
 } attend_context;
 
-/* Query heads [head, head + n) of row r, all reading KV head `kv`. */
-static void attend_heads(const attend_context *e, size_t r, size_t head, size_t n, size_t kv) {
-    const pm_kv_view *view = &e->views[e->rows->seg[r]];
-    const size_t dim = (size_t)view->head_dim, head_bytes = view->row_bytes / (size_t)view->heads, at = (r * e->heads + head) * dim;
-    const int64_t last = e->self ? e->rows->pos[r] : (int64_t)e->rows->pos[r] - 1;
-    int64_t first = e->window ? (int64_t)e->rows->pos[r] - e->window + 1 : 0;
-    float max[HEADS_AT_ONCE], sum[HEADS_AT_ONCE];
-    if (first < 0) first = 0;
-    for (size_t j = 0; j < n; j++) {
-        max[j] = -INFINITY;
-        sum[j] = 0;
-        for (size_t i = 0; i < dim; i++) e->out[at + j * dim + i] = 0;
-    }
-    for (int64_t base = first / PM_KV_BLOCK * PM_KV_BLOCK; base <= last; base += PM_KV_BLOCK) {
-        const size_t offset = (size_t)(base % view->capacity) * view->row_bytes + kv * head_bytes;
-        const size_t from = first > base ? (size_t)(first - base) : 0;
-        const size_t to = last - base + 1 < PM_KV_BLOCK ? (size_t)(last - base + 1) : PM_KV_BLOCK;
-        for (size_t j = 0; j < n; j++) {
-            e->k->attend_block(e->q + at + j * dim, dim, view->k->data + offset, view->v->data + offset, view->row_bytes, view->type,
-                               from, to, e->out + at + j * dim, &max[j], &sum[j]);
-        }
-    }
-    for (size_t j = 0; j < n && first <= last; j++) e->k->scale(e->out + at + j * dim, dim, 1.0f / sum[j]);
+/* Queries [first, first + n) of KV head `kv`; query i is head i % group of row i / group. */
+typedef struct tile { size_t kv, first, n; } tile;
+
+static size_t state_floats(size_t dim) { return pm_round_up(dim + 2, 16); }
+
+void pm_cpu_attend_sizes(pm_cpu *c, size_t heads_dim, size_t head_dim) {
+    c->states_each = PM_ATTEND_QUERIES * (3 * state_floats(head_dim) + PM_KV_BLOCK);
+    c->partial_floats = PARTIAL_ROWS * heads_dim * ((size_t)c->threads + 1);
 }
 
-/* Items are (row, query head), so that one row of a model with one KV head still keeps every thread busy. */
-static void attend_job(void *context, size_t begin, size_t end, int thread) {
-    const attend_context *e = context;
-    while (begin < end) {
-        const size_t r = begin / e->heads, head = begin % e->heads;
-        const size_t group = e->heads / (size_t)e->views[e->rows->seg[r]].heads, kv = head / group;
-        size_t n = (kv + 1) * group - head;
-        if (n > HEADS_AT_ONCE) n = HEADS_AT_ONCE;
-        if (n > end - begin) n = end - begin;
-        attend_heads(e, r, head, n, kv);
-        begin += n;
+/* The positions [*from, *to) that a row sees; empty when *from >= *to. */
+static void visible(const attend_context *e, size_t row, int64_t *from, int64_t *to) {
+    *to = (int64_t)e->pos[row] + e->self;
+    *from = e->window && e->pos[row] >= e->window ? (int64_t)e->pos[row] - e->window + 1 : 0;
+}
+
+static size_t row_of(const attend_context *e, const tile *t, size_t i) { return (t->first + i) / e->group; }
+
+/* Index of query i of a tile among all heads of all rows. */
+static size_t head_of(const attend_context *e, const tile *t, size_t i) {
+    return row_of(e, t, i) * e->heads + t->kv * e->group + (t->first + i) % e->group;
+}
+
+static tile tile_at(const attend_context *e, size_t kv, size_t index) {
+    const size_t queries = e->rows * e->group, first = index * e->tile;
+    return (tile){kv, first, queries - first < e->tile ? queries - first : e->tile};
+}
+
+/* Puts the queries of a tile that see the block at `base` into b, as `query`: their index in the tile. Returns how many keys any of them sees. */
+static size_t gather_queries(const attend_context *e, const tile *t, int64_t base, pm_attend_block *b, size_t *query) {
+    int64_t low = base + PM_KV_BLOCK, high = base;
+    b->queries = 0;
+    for (size_t i = 0; i < t->n; i++) {
+        int64_t from, to;
+        visible(e, row_of(e, t, i), &from, &to);
+        from = from > base ? from : base;
+        to = to < base + PM_KV_BLOCK ? to : base + PM_KV_BLOCK;
+        if (from >= to) continue;
+        b->q[b->queries] = e->q + head_of(e, t, i) * e->dim;
+        b->from[b->queries] = (size_t)(from - base);
+        b->to[b->queries] = (size_t)(to - base);
+        query[b->queries++] = i;
+        low = from < low ? from : low;
+        high = to > high ? to : high;
     }
+    return high > low ? (size_t)(high - low) : 0;
+}
+
+/* into[i] = state of query i of the tile over one span, for those that see some of it: seen[i]. */
+static void attend_span(const attend_context *e, const tile *t, int64_t span, float *const *into, int *seen, int thread) {
+    const size_t head_bytes = e->view->row_bytes / (size_t)e->view->heads;
+    float *block = e->cpu->states + (size_t)thread * e->cpu->states_each;
+    pm_attend_block b = {.stride = e->view->row_bytes, .n = e->dim, .type = e->view->type, .p = block + PM_ATTEND_QUERIES * e->state};
+    size_t query[PM_ATTEND_QUERIES], keys;
+    for (size_t i = 0; i < t->n; i++) seen[i] = 0;
+    for (int64_t base = span * e->span; base < (span + 1) * e->span; base += PM_KV_BLOCK) {
+        if (!(keys = gather_queries(e, t, base, &b, query))) continue;
+        const size_t offset = (size_t)(base % e->view->capacity) * e->view->row_bytes + t->kv * head_bytes;
+        b.k = e->view->k->data + offset;
+        b.v = e->view->v->data + offset;
+        for (size_t a = 0; a < b.queries; a++) b.state[a] = seen[query[a]] ? block + a * e->state : into[query[a]];
+        e->cpu->k->attend_block(&b);
+        for (size_t a = 0; a < b.queries; a++) {
+            if (seen[query[a]]) e->cpu->k->attend_merge(b.state[a], e->dim, into[query[a]]);
+            seen[query[a]] = 1;
+        }
+        atomic_fetch_add_explicit(&e->cpu->kv_read, 2 * keys * head_bytes, memory_order_relaxed);
+    }
+}
+
+static void write_out(const attend_context *e, const float *state, size_t head) {
+    memcpy(e->out + head * e->dim, state, e->dim * sizeof(float));
+    e->cpu->k->scale(e->out + head * e->dim, e->dim, 1.0f / state[e->dim + 1]);
+}
+
+/* ---- a thread walks all spans ---- */
+
+static void walk(const attend_context *e, const tile *t, int thread) {
+    float *whole = e->cpu->states + (size_t)thread * e->cpu->states_each + PM_ATTEND_QUERIES * (e->state + PM_KV_BLOCK);
+    float *part = whole + PM_ATTEND_QUERIES * e->state, *into[PM_ATTEND_QUERIES];
+    int begun[PM_ATTEND_QUERIES] = {0}, seen[PM_ATTEND_QUERIES];
+    for (int64_t span = e->begin; span < e->end; span++) {
+        for (size_t i = 0; i < t->n; i++) into[i] = (begun[i] ? part : whole) + i * e->state;
+        attend_span(e, t, span, into, seen, thread);
+        for (size_t i = 0; i < t->n; i++) {
+            if (seen[i] && begun[i]) e->cpu->k->attend_merge(into[i], e->dim, whole + i * e->state);
+            begun[i] |= seen[i];
+        }
+    }
+    for (size_t i = 0; i < t->n; i++) {
+        const size_t head = head_of(e, t, i);
+        if (begun[i]) write_out(e, whole + i * e->state, head);
+        else memset(e->out + head * e->dim, 0, e->dim * sizeof(float));
+    }
+}
+
+/* Later rows see more: early and late tiles alternate, so that every thread's share costs about the same. */
+static void walk_job(void *context, size_t begin, size_t end, int thread) {
+    const attend_context *e = context;
+    for (size_t item = begin; item < end; item++) {
+        const size_t i = item % e->tiles, index = i % 2 ? e->tiles - 1 - i / 2 : i / 2;
+        const tile t = tile_at(e, item / e->tiles, index);
+        walk(e, &t, thread);
+    }
+}
+
+/* ---- threads share the spans ---- */
+
+/* The states of the first (rows * heads) in `partial` are those of all spans of earlier waves; then come those of each span of this wave. */
+static float *partial_state(const attend_context *e, size_t span, size_t head) {
+    return e->cpu->partial + (span * e->rows * e->heads + head) * e->state;
+}
+
+static void spans_job(void *context, size_t begin, size_t end, int thread) {
+    const attend_context *e = context;
+    const size_t spans = (size_t)(e->end - e->begin);
+    for (size_t item = begin; item < end; item++) {
+        const size_t span = item / e->tiles % spans;
+        const tile t = tile_at(e, item / e->tiles / spans, item % e->tiles);
+        float *into[PM_ATTEND_QUERIES];
+        int seen[PM_ATTEND_QUERIES];
+        for (size_t i = 0; i < t.n; i++) into[i] = partial_state(e, 1 + span, head_of(e, &t, i));
+        attend_span(e, &t, e->begin + (int64_t)span, into, seen, thread);
+    }
+}
+
+static void merge_job(void *context, size_t begin, size_t end, int thread) {
+    const attend_context *e = context;
+    for (size_t head = begin; head < end; head++) {
+        float *whole = partial_state(e, 0, head);
+        int64_t from, to;
+        visible(e, head / e->heads, &from, &to);
+        if (from >= to) {
+            memset(e->out + head * e->dim, 0, e->dim * sizeof(float));
+            continue;
+        }
+        const int64_t first = from / e->span, last = (to - 1) / e->span;
+        for (int64_t span = e->begin > first ? e->begin : first; span < e->end && span <= last; span++) {
+            const float *state = partial_state(e, 1 + (size_t)(span - e->begin), head);
+            if (span == first) memcpy(whole, state, (e->dim + 2) * sizeof(float));
+            else e->cpu->k->attend_merge(state, e->dim, whole);
+        }
+        if (last < e->end) write_out(e, whole, head);
+    }
+}
+
+/* ---- a segment ---- */
+
+static void attend_segment(attend_context *e) {
+    const size_t threads = (size_t)e->cpu->threads, kv = (size_t)e->view->heads, queries = e->rows * e->group;
+    const size_t wave = e->cpu->partial_floats / (e->rows * e->heads * e->state); /* spans that fit, and one */
+    int64_t low = INT64_MAX, high = 0;
+    for (size_t r = 0; r < e->rows; r++) {
+        int64_t from, to;
+        visible(e, r, &from, &to);
+        low = from < low ? from : low;
+        high = to > high ? to : high;
+    }
+    const int64_t first = low / e->span, last = (high + e->span - 1) / e->span;
+    e->begin = first;
+    e->end = last;
+    e->tile = PM_ATTEND_QUERIES;
+    e->tiles = (queries + e->tile - 1) / e->tile;
+    if (threads > 1 && wave > threads && kv * e->tiles < 2 * threads && last - first >= SPANS_A_THREAD * (int64_t)threads) {
+        for (; e->begin < last; e->begin = e->end) {
+            e->end = last - e->begin < (int64_t)wave - 1 ? last : e->begin + (int64_t)wave - 1;
+            pm_pool_run(e->cpu->pool, kv * (size_t)(e->end - e->begin) * e->tiles, 1, spans_job, e);
+            pm_pool_run(e->cpu->pool, e->rows * e->heads, 1, merge_job, e);
+        }
+        return;
+    }
+    const size_t even = (kv * queries + threads - 1) / threads; /* queries of a thread */
+    if (even < e->tile) e->tile = even > 4 ? pm_round_up(even, 4) : even;
+    e->tiles = (queries + e->tile - 1) / e->tile;
+    pm_pool_run(e->cpu->pool, kv * e->tiles, 1, walk_job, e);
 }
 
 void pm_cpu_attend(pm_backend *b, const pm_rows *rows, const pm_kv_view *views, const pm_buf *q, int32_t heads, int32_t window,
                    int32_t self, pm_buf *out) {
-    pm_cpu *c = (pm_cpu *)b;
-    pm_cpu_count_kv(c, rows, views, window, self);
-    attend_context e = {c->k, rows, views, pm_cpu_f32(q), pm_cpu_f32(out), (size_t)heads, window, self};
-    pm_pool_run(c->pool, (size_t)rows->n * (size_t)heads, 1, attend_job, &e);
+    pm_cpu_count_kv((pm_cpu *)b, rows, views, window, self);
+    size_t end;
+    for (size_t row = 0; row < (size_t)rows->n; row = end) {
+        const pm_kv_view *view = &views[rows->seg[row]];
+        const size_t dim = (size_t)view->head_dim, at = row * (size_t)heads * dim;
+        for (end = row + 1; end < (size_t)rows->n && rows->seg[end] == rows->seg[row];) end++;
+        attend_context e = {.cpu = (pm_cpu *)b, .view = view, .pos = rows->pos + row, .q = pm_cpu_f32(q) + at, .out = pm_cpu_f32(out) + at,
+                            .rows = end - row, .heads = (size_t)heads, .group = (size_t)(heads / view->heads), .dim = dim,
+                            .state = state_floats(dim), .window = window, .self = self,
+                            .span = window ? PM_KV_BLOCK : SPAN_BLOCKS * PM_KV_BLOCK};
+        attend_segment(&e);
+    }
 }
 
 void pm_cpu_attn_out(pm_backend *b, int32_t n, const pm_buf *attn, const pm_matrix *wo, const pm_buf *post_norm, pm_buf *x) {

@@ -91,7 +91,7 @@ static void route(moe_context *m, size_t n) {
     pm_pool_run(c->pool, n, 1, route_job, m);
 }
 
-/* Pairs sorted by expert, then row: expert_start, pair_row, pair_of. */
+/* Pairs sorted by expert, then row: expert_start, pair_row, pair_expert, pair_of. */
 static void sort_pairs(moe_context *m, size_t n) {
     pm_cpu *c = m->cpu;
     int32_t *start = c->expert_start;
@@ -101,24 +101,49 @@ static void sort_pairs(moe_context *m, size_t n) {
     for (size_t i = 0; i < n * m->used; i++) { /* start[e] moves to the end of e's pairs */
         const int32_t pair = start[c->choice[i]]++;
         c->pair_row[pair] = (int32_t)(i / m->used);
+        c->pair_expert[pair] = c->choice[i];
         c->pair_of[i] = pair;
     }
     for (size_t e = m->experts; e > 0; e--) start[e] = start[e - 1];
     start[0] = 0;
 }
 
+/* The pairs of an expert are a batch of their own: every expert meets its rows in as few tiles as they need. */
+static pm_act batch_of_pair(const moe_context *m, size_t pair, size_t *row) {
+    const pm_cpu *c = m->cpu;
+    const int32_t expert = c->pair_expert[pair];
+    const size_t first = (size_t)c->expert_start[expert], n = (size_t)c->expert_start[expert + 1] - first;
+    *row = pair - first;
+    return pm_cpu_batch(&c->pairs, first - m->first_pair, n);
+}
+
 /* pairs rows = act rows of the wave's pairs */
 static void gather_job(void *context, size_t begin, size_t end, int thread) {
     const moe_context *m = context;
-    const pm_act *from = &m->cpu->act, *to = &m->cpu->pairs;
-    const size_t padded = from->padded;
+    const pm_act *from = &m->cpu->act;
     for (size_t i = begin; i < end; i++) {
-        const size_t r = (size_t)m->cpu->pair_row[m->first_pair + i];
-        if (m->kinds & 1u << PM_ACT_F32) memcpy(to->x + i * padded, from->x + r * padded, padded * sizeof(float));
-        if (!(m->kinds & 1u << PM_ACT_Q8)) continue;
-        memcpy(to->q + i * padded, from->q + r * padded, padded);
-        memcpy(to->d + i * (padded / 32), from->d + r * (padded / 32), padded / 32 * sizeof(float));
-        memcpy(to->sum + i * (padded / 16), from->sum + r * (padded / 16), padded / 16 * sizeof(int32_t));
+        size_t row, to_step, from_step;
+        const pm_act to = batch_of_pair(m, m->first_pair + i, &row);
+        const size_t t = pm_act_index(&to, row, &to_step), f = pm_act_index(from, (size_t)m->cpu->pair_row[m->first_pair + i], &from_step);
+        for (size_t b = 0; b < from->blocks; b++) {
+            if (m->kinds & 1u << PM_ACT_Q8) to.q8[t + b * to_step] = from->q8[f + b * from_step];
+            if (m->kinds & 1u << PM_ACT_F32)
+                memcpy(to.x + 32 * (t + b * to_step), from->x + 32 * (f + b * from_step), 32 * sizeof(float));
+        }
+    }
+}
+
+/* h = gelu(gate) * up of the wave's pairs, prepared for the down projection. */
+static void expert_act_job(void *context, size_t begin, size_t end, int thread) {
+    const moe_context *m = context;
+    const pm_cpu *c = m->cpu;
+    const size_t ff = (size_t)m->w->expert_ff;
+    for (size_t i = begin; i < end; i++) {
+        size_t row;
+        float *h = c->expert_h + i * 2 * ff;
+        const pm_act to = batch_of_pair(m, m->first_pair + i, &row);
+        c->k->gelu_mul(h, h + ff, ff, h);
+        pm_cpu_fill_act(c, &to, row, h, pm_cpu_kind(m->w->down_exps));
     }
 }
 
@@ -143,8 +168,7 @@ static void wave(moe_context *m, size_t first, size_t last) {
     const size_t ff = (size_t)w->expert_ff, pairs = (size_t)c->expert_start[last] - m->first_pair;
     float *h = c->expert_h, *out = c->expert_out + m->first_pair * m->width;
     size_t n_jobs;
-    c->pairs.cols = c->act.cols;
-    c->pairs.padded = c->act.padded;
+    pm_cpu_shape_act(c, &c->pairs, 1, c->act.cols);
     pm_pool_run(c->pool, pairs, 1, gather_job, m);
     if (w->gate_up_exps) {
         n_jobs = wave_products(m, first, last, w->gate_up_exps, 2 * ff, h, 2 * ff, c->mm);
@@ -153,8 +177,8 @@ static void wave(moe_context *m, size_t first, size_t last) {
         n_jobs += wave_products(m, first, last, w->up_exps, ff, h + ff, 2 * ff, c->mm + n_jobs);
     }
     pm_cpu_products(c, &c->pairs, c->mm, n_jobs);
-    pm_cpu_gelu_mul(c, pairs, ff, h, 2 * ff, h + ff, 2 * ff, h, 2 * ff);
-    pm_cpu_prepare(c, &c->pairs, h, 2 * ff, pairs, ff, NULL, pm_cpu_kind(w->down_exps));
+    pm_cpu_shape_act(c, &c->pairs, 1, ff);
+    pm_pool_run(c->pool, pairs, 1, expert_act_job, m);
     n_jobs = wave_products(m, first, last, w->down_exps, m->width, out, m->width, c->mm);
     pm_cpu_products(c, &c->pairs, c->mm, n_jobs);
 }

@@ -20,65 +20,71 @@ typedef struct prepare_context {
     unsigned kinds;
 } prepare_context;
 
+void pm_cpu_shape_act(const pm_cpu *c, pm_act *act, size_t n, size_t cols) {
+    act->cols = cols;
+    act->blocks = (cols + 31) / 32;
+    act->n = n;
+    act->tile = c->k->tile;
+}
+
+void pm_cpu_fill_act(const pm_cpu *c, const pm_act *act, size_t row, const float *x, unsigned kinds) {
+    size_t step, at = pm_act_index(act, row, &step);
+    if (kinds & 1u << PM_ACT_Q8) c->k->quantize(x, act->cols, act->q8 + at, step);
+    if (!(kinds & 1u << PM_ACT_F32)) return;
+    for (size_t i = 0; i < act->cols; i += 32, at += step) {
+        const size_t n = act->cols - i < 32 ? act->cols - i : 32;
+        memcpy(act->x + 32 * at, x + i, n * sizeof(float));
+        memset(act->x + 32 * at + n, 0, (32 - n) * sizeof(float));
+    }
+}
+
 static void prepare_job(void *context, size_t begin, size_t end, int thread) {
     const prepare_context *p = context;
-    const pm_kernels *k = p->cpu->k;
-    pm_act *act = p->act;
+    float *line = p->cpu->line + (size_t)thread * p->cpu->wide;
     for (size_t r = begin; r < end; r++) {
         const float *x = p->x + r * p->stride;
-        float *row = act->x + r * act->padded;
-        if (p->norm) {
-            k->rms_norm(x, p->norm, act->cols, p->cpu->base.eps, row);
-            x = row;
-        } else if (p->kinds & 1u << PM_ACT_F32) {
-            memcpy(row, x, act->cols * sizeof(float));
-        }
-        if (p->kinds & 1u << PM_ACT_F32) memset(row + act->cols, 0, (act->padded - act->cols) * sizeof(float));
-        if (p->kinds & 1u << PM_ACT_Q8) k->quantize(x, act->cols, act, r);
+        if (p->norm) p->cpu->k->rms_norm(x, p->norm, p->act->cols, p->cpu->base.eps, line);
+        pm_cpu_fill_act(p->cpu, p->act, r, p->norm ? line : x, p->kinds);
     }
 }
 
 void pm_cpu_prepare(pm_cpu *c, pm_act *act, const float *x, size_t stride, size_t n, size_t cols, const pm_buf *norm,
                     unsigned kinds) {
-    act->cols = cols;
-    act->padded = pm_round_up(cols, 32);
+    pm_cpu_shape_act(c, act, n, cols);
     prepare_context p = {c, act, x, norm ? pm_cpu_f32(norm) : NULL, stride, kinds};
     pm_pool_run(c->pool, n, 1, prepare_job, &p);
 }
 
-pm_act pm_cpu_act_from(const pm_act *act, size_t row) {
+pm_act pm_cpu_batch(const pm_act *act, size_t row, size_t n) {
     pm_act out = *act;
-    out.x += row * act->padded;
-    out.q += row * act->padded;
-    out.d += row * (act->padded / 32);
-    out.sum += row * (act->padded / 16);
+    out.n = n;
+    out.q8 += row * act->blocks;
+    out.x += row * act->blocks * 32;
     return out;
 }
 
 /* ---- products ---- */
 
 /* Outputs of whole weight groups only: those beside the wanted ones go to the thread's edge scratch. */
-static void part_by_groups(pm_cpu *c, const pm_matrix *w, size_t begin, size_t end, const pm_act *act, size_t n, float *out,
-                           size_t stride, int thread) {
+static void part_by_groups(pm_cpu *c, const pm_matrix *w, size_t begin, size_t end, const pm_act *act, float *out, size_t stride,
+                           int thread) {
     const size_t group = c->k->group;
     float *edge = c->edge + (size_t)thread * c->rows * group;
     for (size_t first = begin / group * group; first < end; first += group) {
         const size_t left = w->packed.rows - first, last = first + (left < group ? left : group);
         const size_t from = first > begin ? first : begin, to = last < end ? last : end;
-        c->k->matmul[w->packed.format->id](&w->packed, first, last, act, n, edge, group);
-        for (size_t r = 0; r < n; r++)
+        c->k->matmul(&w->packed, first, last, act, edge, group);
+        for (size_t r = 0; r < act->n; r++)
             memcpy(out + r * stride + from - begin, edge + r * group + from - first, (to - from) * sizeof(float));
     }
 }
 
-void pm_cpu_product_part(pm_cpu *c, const pm_matrix *w, size_t begin, size_t end, const pm_act *act, size_t n, float *out,
-                         size_t stride, int thread) {
+void pm_cpu_product_part(pm_cpu *c, const pm_matrix *w, size_t begin, size_t end, const pm_act *act, float *out, size_t stride,
+                         int thread) {
     const size_t group = c->k->group;
-    if (!n || begin >= end) return;
-    if (begin % group == 0 && (end % group == 0 || end == w->packed.rows))
-        c->k->matmul[w->packed.format->id](&w->packed, begin, end, act, n, out, stride);
-    else
-        part_by_groups(c, w, begin, end, act, n, out, stride, thread);
+    if (!act->n || begin >= end) return;
+    if (begin % group == 0 && (end % group == 0 || end == w->packed.rows)) c->k->matmul(&w->packed, begin, end, act, out, stride);
+    else part_by_groups(c, w, begin, end, act, out, stride, thread);
 }
 
 typedef struct products_context {
@@ -99,8 +105,8 @@ static void products_job(void *context, size_t begin, size_t end, int thread) {
         if (start + units <= begin) continue;
         const size_t from = (begin > start ? begin - start : 0) * p->unit;
         const size_t last = (end - start < units ? end - start : units) * p->unit, to = last < job->rows ? last : job->rows;
-        const pm_act act = pm_cpu_act_from(p->act, job->act_row);
-        pm_cpu_product_part(p->cpu, job->w, job->first + from, job->first + to, &act, job->n, job->out + from, job->stride, thread);
+        const pm_act act = pm_cpu_batch(p->act, job->act_row, job->n);
+        pm_cpu_product_part(p->cpu, job->w, job->first + from, job->first + to, &act, job->out + from, job->stride, thread);
     }
 }
 

@@ -34,6 +34,37 @@ static pymtp_status row_format(const pm_gguf *file, const pm_gguf_tensor *t, con
     return PYMTP_OK;
 }
 
+/* ---- memory for matrices ---- */
+
+#define REGION_BYTES ((size_t)1 << 30) /* address space; memory is committed as it fills */
+#define COMMIT_BYTES ((size_t)32 << 20)
+#define HUGE_PAGE ((size_t)2 << 20)
+
+/* `bytes` of zeroed memory, 64-byte aligned. */
+static pymtp_status arena_take(pm_cpu_arena *a, size_t bytes, const char *what, unsigned char **out, pymtp_error *err) {
+    pm_region *r = a->regions ? &a->region[a->regions - 1] : NULL;
+    if (!r || bytes > r->reserved - a->used) {
+        const size_t need = bytes < REGION_BYTES ? REGION_BYTES : bytes;
+        if (a->regions == PM_CPU_REGIONS || bytes > SIZE_MAX / 2) return pm_fail(err, PYMTP_E_NOMEM, "out of memory: tensor %s (%zu bytes)", what, bytes);
+        r = &a->region[a->regions];
+        PM_TRY(pm_region_reserve(r, need + HUGE_PAGE, what, err));
+        pm_region_prefer_huge(r);
+        a->regions++;
+        a->used = pm_round_up((uintptr_t)r->base, HUGE_PAGE) - (uintptr_t)r->base;
+    }
+    size_t end = a->used + bytes, commit = pm_round_up(end, COMMIT_BYTES);
+    if (commit > r->reserved) commit = r->reserved;
+    if (end > r->committed && pm_region_commit(r, commit, what, NULL) != PYMTP_OK) PM_TRY(pm_region_commit(r, end, what, err));
+    *out = r->base + a->used;
+    a->used = pm_round_up(end, 64);
+    return PYMTP_OK;
+}
+
+void pm_cpu_arena_free(pm_cpu_arena *a) {
+    for (size_t i = 0; i < a->regions; i++) pm_region_release(&a->region[i]);
+    a->regions = 0;
+}
+
 /* ---- matrices ---- */
 
 typedef struct load {
@@ -41,34 +72,49 @@ typedef struct load {
     const pm_gguf *file;
     const pm_gguf_tensor *tensor;
     const pm_packed *w;
-    void *packed; /* w->data, being filled */
+    unsigned char *packed; /* w->data, being filled */
     uint64_t first;
-    size_t slice; /* rows */
-    unsigned char *stage; /* (threads, slice, row_bytes) */
+    const int32_t *order;  /* (w->rows) or NULL */
+    size_t slice;          /* rows read at once, whole groups */
+    unsigned char *stage;  /* (threads, slice, row_bytes) */
 } load;
+
+/* Rows [at, at + n) of the matrix to the stage. */
+static pymtp_status read_rows(const load *l, size_t at, size_t n, unsigned char *stage, pymtp_error *err) {
+    const size_t bytes = l->w->row_bytes;
+    if (!l->order) return pm_gguf_read(l->file, l->tensor, (l->first + at) * bytes, stage, n * bytes, err);
+    for (size_t i = 0; i < n; i++)
+        PM_TRY(pm_gguf_read(l->file, l->tensor, (l->first + (uint64_t)l->order[at + i]) * bytes, stage + i * bytes, bytes, err));
+    return PYMTP_OK;
+}
 
 /* Items are slices. */
 static void load_job(void *context, size_t begin, size_t end, int thread) {
     const load *l = context;
-    unsigned char *stage = l->stage + (size_t)thread * l->slice * l->w->row_bytes;
+    const size_t group = l->cpu->k->group, bytes = l->w->row_bytes, packed = pm_group_bytes(l->w->format, l->w->cols, group);
+    unsigned char *stage = l->stage + (size_t)thread * l->slice * bytes;
     for (size_t i = begin; i < end; i++) {
         const size_t first = i * l->slice, left = l->w->rows - first, n = left < l->slice ? left : l->slice;
-        const uint64_t offset = (l->first + first) * l->w->row_bytes;
-        if (pm_gguf_read(l->file, l->tensor, offset, stage, n * l->w->row_bytes, &l->cpu->errors[thread]) != PYMTP_OK) return;
-        l->cpu->k->pack(l->w->format, l->w->rows, l->w->cols, first, n, stage, l->packed);
+        if (read_rows(l, first, n, stage, &l->cpu->errors[thread]) != PYMTP_OK) return;
+        for (size_t row = 0; row < n; row += group) {
+            const uint8_t *rows[PM_MAX_GROUP];
+            for (size_t k = 0; k < group; k++) rows[k] = row + k < n ? stage + (row + k) * bytes : NULL;
+            l->cpu->k->pack(l->w->format, l->w->cols, rows, l->packed + (first + row) / group * packed);
+        }
     }
 }
 
-static pymtp_status load_matrix(pm_cpu *c, const pm_gguf *file, const pm_gguf_tensor *t, uint64_t first, pm_matrix *m,
+static pymtp_status load_matrix(pm_cpu *c, const pm_gguf *file, const pm_gguf_tensor *t, uint64_t first, const int32_t *order, pm_matrix *m,
                                 pymtp_error *err) {
     const size_t group = c->k->group, fit = SLICE_BYTES / m->packed.row_bytes / group * group;
-    load l = {.cpu = c, .file = file, .tensor = t, .w = &m->packed, .first = first, .slice = fit ? fit : group};
+    load l = {.cpu = c, .file = file, .tensor = t, .w = &m->packed, .first = first, .order = order, .slice = fit ? fit : group};
     size_t bytes;
     if (l.slice > m->packed.rows) l.slice = (m->packed.rows + group - 1) / group * group;
-    if (pm_mul_size(l.slice, m->packed.row_bytes, &bytes) || pm_mul_size(bytes, (size_t)c->threads, &bytes))
+    if (pm_mul_size(l.slice, m->packed.row_bytes, &bytes) || pm_mul_size(bytes, (size_t)c->threads, &bytes) ||
+        pm_mul_size((m->packed.rows + group - 1) / group, pm_group_bytes(m->packed.format, m->packed.cols, group), &m->bytes))
         return pm_fail(err, PYMTP_E_NOMEM, "out of memory: rows of tensor %s", t->name);
-    PM_TRY(pm_cpu_storage(&m->store, c->k->packed_bytes(m->packed.format, m->packed.rows, m->packed.cols), t->name, err));
-    m->packed.data = l.packed = m->store.data;
+    PM_TRY(arena_take(&c->weights, m->bytes, t->name, &l.packed, err));
+    m->packed.data = l.packed;
     l.stage = pm_aligned(bytes);
     if (!l.stage) return pm_fail(err, PYMTP_E_NOMEM, "out of memory: reading tensor %s (%zu bytes)", t->name, bytes);
     const pymtp_status status = pm_cpu_run_checked(c, (m->packed.rows + l.slice - 1) / l.slice, 1, load_job, &l, err);
@@ -77,7 +123,7 @@ static pymtp_status load_matrix(pm_cpu *c, const pm_gguf *file, const pm_gguf_te
 }
 
 pymtp_status pm_cpu_matrix_new(pm_backend *b, const pm_gguf *file, const pm_gguf_tensor *t, uint64_t first, uint64_t rows,
-                               pm_matrix **out, pymtp_error *err) {
+                               const pm_buf *order, pm_matrix **out, pymtp_error *err) {
     const pm_format *format = NULL;
     size_t row_bytes = 0;
     *out = NULL;
@@ -89,19 +135,15 @@ pymtp_status pm_cpu_matrix_new(pm_backend *b, const pm_gguf *file, const pm_gguf
     pm_matrix *m = pm_new(1, sizeof *m, t->name, err);
     if (!m) return PYMTP_E_NOMEM;
     m->packed = (pm_packed){.format = format, .rows = (size_t)rows, .cols = (size_t)t->dims[0], .row_bytes = row_bytes};
-    const pymtp_status status = load_matrix((pm_cpu *)b, file, t, first, m, err);
+    const pymtp_status status = load_matrix((pm_cpu *)b, file, t, first, order ? pm_cpu_i32(order) : NULL, m, err);
     if (status != PYMTP_OK) pm_cpu_matrix_free(b, m);
     else *out = m;
     return status;
 }
 
-void pm_cpu_matrix_free(pm_backend *b, pm_matrix *m) {
-    if (!m) return;
-    pm_cpu_storage_free(&m->store);
-    pm_free(m);
-}
+void pm_cpu_matrix_free(pm_backend *b, pm_matrix *m) { pm_free(m); }
 
-uint64_t pm_cpu_matrix_bytes(const pm_matrix *m) { return m ? m->store.bytes : 0; }
+uint64_t pm_cpu_matrix_bytes(const pm_matrix *m) { return m ? m->bytes : 0; }
 
 /* ---- tables ---- */
 

@@ -1,13 +1,8 @@
 /* kernels_scalar.c - every kernel in portable C: the table that is always there. */
 #include "cpu/simd_scalar.h"
+#include "cpu/tile_scalar.h"
 
-#include "cpu/body_matmul.inc"
-
-#include "cpu/body_elem.inc"
-
-#include "cpu/body_attn.inc"
-
-#include "cpu/body_probe.inc"
+#include "cpu/bodies.inc"
 
 static int supported(void) { return 1; }
 

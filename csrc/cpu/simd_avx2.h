@@ -2,7 +2,12 @@
 #ifndef PM_CPU_SIMD_AVX2_H
 #define PM_CPU_SIMD_AVX2_H
 
-#include "cpu/simd_x86.h"
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { SCORE_QUERIES = 2, SCORE_KEYS = 2, VALUE_QUERIES = 4, VALUE_VECTORS = 1 };
 
 typedef struct vf { __m256 a, b; } vf;
 typedef struct vi { __m256i a, b; } vi;
@@ -43,6 +48,20 @@ static inline float vf_hmax(vf x) {
     const __m128 h2 = _mm_max_ps(h4, _mm_movehl_ps(h4, h4));
     return _mm_cvtss_f32(_mm_max_ss(h2, _mm_movehdup_ps(h2)));
 }
+static inline __m128 fold_4(vf x) {
+    const __m256 h8 = _mm256_add_ps(x.a, x.b);
+    return _mm_add_ps(_mm256_castps256_ps128(h8), _mm256_extractf128_ps(h8, 1));
+}
+static inline void vf_sum4(vf a, vf b, vf c, vf d, float *out) {
+    __m128 x0 = fold_4(a), x1 = fold_4(b), x2 = fold_4(c), x3 = fold_4(d);
+    _MM_TRANSPOSE4_PS(x0, x1, x2, x3); /* lane i of all four in xi */
+    _mm_storeu_ps(out, _mm_add_ps(_mm_add_ps(x0, x2), _mm_add_ps(x1, x3)));
+}
+static inline void vf_to_f16(vf x, uint16_t *p) {
+    _mm_storeu_si128((void *)p, _mm256_cvtps_ph(x.a, _MM_FROUND_TO_NEAREST_INT));
+    _mm_storeu_si128((void *)(p + 8), _mm256_cvtps_ph(x.b, _MM_FROUND_TO_NEAREST_INT));
+}
+static inline float half_to_float(uint16_t h) { return _cvtsh_ss(h); }
 static inline vf vf_from_f16(const uint16_t *p) {
     return (vf){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)),
                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p + 8)))};
@@ -62,29 +81,9 @@ static inline __m256 pow2n_256(__m256i n) {
 }
 static inline vf vf_pow2n(vi n) { return (vf){pow2n_256(n.a), pow2n_256(n.b)}; }
 
-/* 16 products of bytes, added in pairs: 8 lanes. 16-bit products of bytes and their 32-bit sums are exact. */
-static inline __m256i dot16_lanes(const int8_t *a, const int8_t *b) {
-    const __m256i x = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)a));
-    const __m256i y = _mm256_cvtepi8_epi16(_mm_loadu_si128((const __m128i *)(const void *)b));
-    return _mm256_madd_epi16(x, y);
+static inline void vf_store_i8(int8_t *p, vf x) {
+    const __m256i words = _mm256_permute4x64_epi64(_mm256_packs_epi32(_mm256_cvtps_epi32(x.a), _mm256_cvtps_epi32(x.b)), 0xd8);
+    _mm_storeu_si128((void *)p, _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
 }
-static inline int32_t dot32_scaled(const int8_t *a, const int8_t *b, const int32_t *scale) {
-    const __m256i low = _mm256_mullo_epi32(dot16_lanes(a, b), _mm256_set1_epi32(scale[0]));
-    const __m256i high = _mm256_mullo_epi32(dot16_lanes(a + 16, b + 16), _mm256_set1_epi32(scale[1]));
-    return sum_i32(_mm256_add_epi32(low, high));
-}
-static inline int32_t dot32(const int8_t *a, const int8_t *b) {
-    return sum_i32(_mm256_add_epi32(dot16_lanes(a, b), dot16_lanes(a + 16, b + 16)));
-}
-
-static inline __m256i dot4_256(__m256i c, const int8_t *a, const int8_t *b) {
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_loadu_si256((const void *)a), _mm256_loadu_si256((const void *)b));
-    return _mm256_add_epi32(c, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-}
-static inline vi vi_dot4(vi c, const int8_t *a, const int8_t *b) { return (vi){dot4_256(c.a, a, b), dot4_256(c.b, a + 32, b + 32)}; }
-static inline vi vi_zero(void) { return (vi){_mm256_setzero_si256(), _mm256_setzero_si256()}; }
-static inline vi vi_add(vi x, vi y) { return (vi){_mm256_add_epi32(x.a, y.a), _mm256_add_epi32(x.b, y.b)}; }
-static inline int32_t vi_sum(vi x) { return sum_i32(_mm256_add_epi32(x.a, x.b)); }
-#define CHAINS 4
 
 #endif

@@ -1,8 +1,13 @@
-/* simd_avx512.h - the vocabulary (simd_scalar.h) on AVX-512 F, BW, DQ, VL and VNNI. */
+/* simd_avx512.h - the vocabulary (simd_scalar.h) on AVX-512 F, BW, DQ and VL. */
 #ifndef PM_CPU_SIMD_AVX512_H
 #define PM_CPU_SIMD_AVX512_H
 
-#include "cpu/simd_x86.h"
+#include <immintrin.h>
+#include <stddef.h>
+#include <stdint.h>
+#include <string.h>
+
+enum { SCORE_QUERIES = 4, SCORE_KEYS = 4, VALUE_QUERIES = 8, VALUE_VECTORS = 2 };
 
 typedef __m512 vf;
 typedef __m512i vi;
@@ -36,6 +41,17 @@ static inline float vf_hmax(vf x) {
     const __m128 h2 = _mm_max_ps(h4, _mm_movehl_ps(h4, h4));
     return _mm_cvtss_f32(_mm_max_ss(h2, _mm_movehdup_ps(h2)));
 }
+/* One add per step of the fold for all four: first two and two sums of 8 lanes, then four of 4 lanes, one per quarter. */
+static inline void vf_sum4(vf a, vf b, vf c, vf d, float *out) {
+    const vf ab = _mm512_add_ps(_mm512_shuffle_f32x4(a, b, 0x44), _mm512_shuffle_f32x4(a, b, 0xee));
+    const vf cd = _mm512_add_ps(_mm512_shuffle_f32x4(c, d, 0x44), _mm512_shuffle_f32x4(c, d, 0xee));
+    const vf h4 = _mm512_add_ps(_mm512_shuffle_f32x4(ab, cd, 0x88), _mm512_shuffle_f32x4(ab, cd, 0xdd));
+    const vf h2 = _mm512_add_ps(h4, _mm512_permute_ps(h4, 0x4e)), h1 = _mm512_add_ps(h2, _mm512_permute_ps(h2, 0xb1));
+    const __m512i firsts = _mm512_setr_epi32(0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12, 0, 4, 8, 12);
+    _mm_storeu_ps(out, _mm512_castps512_ps128(_mm512_permutexvar_ps(firsts, h1)));
+}
+static inline void vf_to_f16(vf x, uint16_t *p) { _mm256_storeu_si256((void *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT)); }
+static inline float half_to_float(uint16_t h) { return _cvtsh_ss(h); }
 static inline vf vf_from_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
 static inline vf vf_from_bf16(const uint16_t *p) {
     return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p)), 16));
@@ -44,26 +60,6 @@ static inline vf vf_from_i8(const int8_t *p) { return _mm512_cvtepi32_ps(_mm512_
 static inline vi vi_from_vf_round(vf x) { return _mm512_cvtps_epi32(x); }
 static inline vf vf_pow2n(vi n) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23)); }
 
-/* 32 products of bytes in 8 lanes: four neighbours each. Bytes of a become unsigned by adding 128; what that adds, 128 times
- * the four b, is subtracted again. All exact. */
-static inline __m256i dot32_lanes(const int8_t *a, const int8_t *b) {
-    const __m256i bias = _mm256_set1_epi8(-128), y = _mm256_loadu_si256((const void *)b);
-    const __m256i x = _mm256_xor_si256(_mm256_loadu_si256((const void *)a), bias);
-    const __m256i extra = _mm256_dpbusd_epi32(_mm256_setzero_si256(), bias, y);
-    return _mm256_sub_epi32(_mm256_dpbusd_epi32(_mm256_setzero_si256(), x, y), extra);
-}
-static inline int32_t dot32_scaled(const int8_t *a, const int8_t *b, const int32_t *scale) {
-    const __m256i s = _mm256_set_m128i(_mm_set1_epi32(scale[1]), _mm_set1_epi32(scale[0]));
-    return sum_i32(_mm256_mullo_epi32(dot32_lanes(a, b), s));
-}
-static inline int32_t dot32(const int8_t *a, const int8_t *b) { return sum_i32(dot32_lanes(a, b)); }
-
-static inline vi vi_dot4(vi c, const int8_t *a, const int8_t *b) {
-    return _mm512_dpbusd_epi32(c, _mm512_loadu_si512((const void *)a), _mm512_loadu_si512((const void *)b));
-}
-static inline vi vi_zero(void) { return _mm512_setzero_si512(); }
-static inline vi vi_add(vi x, vi y) { return _mm512_add_epi32(x, y); }
-static inline int32_t vi_sum(vi x) { return _mm512_reduce_add_epi32(x); }
-#define CHAINS 8
+static inline void vf_store_i8(int8_t *p, vf x) { _mm_storeu_si128((void *)p, _mm512_cvtepi32_epi8(_mm512_cvtps_epi32(x))); }
 
 #endif

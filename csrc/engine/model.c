@@ -2,7 +2,7 @@
  * the files is found here; what is open afterwards is consistent. */
 #include "engine/model.h"
 #include "base/memory.h"
-#include "base/pool.h"
+#include "base/cpucount.h"
 
 #include <string.h>
 
@@ -120,13 +120,14 @@ static pymtp_status open_networks(pymtp_model *m, pymtp_error *err) {
 }
 
 static pymtp_status open_scratch(pymtp_model *m, pymtp_error *err) {
-    const size_t rows = (size_t)m->target.max_rows, width = m->has_drafter ? (size_t)m->drafter.candidates_per_row : 1;
+    const size_t rows = (size_t)m->target.max_rows, width = m->has_drafter ? (size_t)m->drafter.max_width : 1;
     pm_controller_init(&m->controller);
     m->row_ids = pm_new(3 * rows, sizeof *m->row_ids, "rows of a step", err);
     m->row_want = pm_new(rows, sizeof *m->row_want, "rows of a step", err);
+    m->top_ids = pm_new(rows * PM_HEAD_TOP, sizeof *m->top_ids, "best logits of a step", err);
     m->scores = pm_new(width, sizeof *m->scores, "draft logits", err);
     m->candidates = pm_new(width, sizeof *m->candidates, "draft candidates", err);
-    return m->row_ids && m->row_want && m->scores && m->candidates ? PYMTP_OK : PYMTP_E_NOMEM;
+    return m->row_ids && m->row_want && m->top_ids && m->scores && m->candidates ? PYMTP_OK : PYMTP_E_NOMEM;
 }
 
 static pymtp_status open_model(pymtp_model *m, const char *path, const pymtp_model_options *o, pymtp_error *err) {
@@ -151,6 +152,7 @@ static void release(pymtp_model *m) {
     pm_weights_free(&m->weights);
     if (m->backend) m->backend->close(m->backend);
     pm_free(m->logits);
+    pm_free(m->top_ids);
     pm_free(m->scores);
     pm_free(m->candidates);
     pm_free(m->row_ids);

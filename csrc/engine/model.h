@@ -32,8 +32,9 @@ struct pymtp_model {
     char *name, *drafter_name;
     pm_controller controller;     /* of automatic draft depth */
     /* scratch of a step, on the host */
-    float *logits;                /* (logits_rows, vocab), grown on demand */
-    size_t logits_rows;
+    float *logits;                /* (logits_cap) of the rows of a pass, grown on demand */
+    size_t logits_cap;
+    int32_t *top_ids;             /* (target.max_rows, PM_HEAD_TOP): whose logits they are when a pass asks for the best only */
     float *scores;                /* (drafter candidates) of one row, and their ids */
     int32_t *candidates;
     int32_t *row_ids;             /* (3, target.max_rows): ids, positions, segments */

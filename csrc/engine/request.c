@@ -26,6 +26,8 @@ static pymtp_status build(const pymtp_session *s, pm_request *r, const int32_t *
     r->n_script = (int64_t)p->n_script;
     r->pending = r->stop_id = -1;
     PM_TRY(pm_sampler_new(p, suppressed, n_suppressed, s->model->config.vocab, &r->sampler, err));
+    r->top = pm_sampler_top(r->sampler);
+    if (r->top > PM_HEAD_TOP) r->top = 0;
     PM_TRY(copy_ids(prompt, n, &r->prompt, err));
     PM_TRY(copy_ids(p->script, p->n_script, &r->script, err));
     PM_TRY(pm_stop_new(p->stop, p->stop_bytes, p->n_stop, &r->stop, err));

@@ -215,6 +215,15 @@ void pm_sampler_free(pm_sampler *s) {
     pm_free(s);
 }
 
+int32_t pm_sampler_top(const pm_sampler *s) {
+    const pm_adjust *a = &s->adjust;
+    const size_t k = s->temperature == 0 ? 1 : s->top_k;
+    if (!k || pm_adjust_penalizes(a)) return 0;
+    for (size_t i = 0; i < a->slots; i++)
+        if (a->slot[i].id >= 0 && a->slot[i].bias != -INFINITY) return 0;
+    return k + a->used <= (size_t)s->vocab ? (int32_t)(k + a->used) : 0; /* used: only bans */
+}
+
 /* Adds to the count of an id; without penalties counts are not needed. */
 static pymtp_status count(pm_sampler *s, int32_t id, int32_t by, pymtp_error *err) {
     if (id < 0 || id >= s->vocab) return pm_fail(err, PYMTP_E_ARG, "history: expected ids from 0 to %d, found %d", s->vocab - 1, id);

@@ -21,6 +21,9 @@ pymtp_status pm_sampler_accept(pm_sampler *s, int32_t id, pymtp_error *err);
  * or infinite (the text names the position). logits are not changed. Not thread-safe (scratch inside). */
 pymtp_status pm_sampler_choose(pm_sampler *s, const float *logits, const int32_t *ids, size_t n, const int32_t *extra,
                                size_t n_extra, int64_t position, int32_t *out, pymtp_error *err);
+/* So many of a row's best logits (logit descending, then id ascending) settle every choice: those that a filter by number keeps,
+ * and one for each banned id. 0: all are needed, as penalties or a finite bias can lift any of them. */
+int32_t pm_sampler_top(const pm_sampler *s);
 /* Log-probabilities under the plain softmax of logits (n): out[0] is `id`, out[1..top] the best, ties to the lowest id. */
 void pm_sampler_logprobs(const float *logits, size_t n, int32_t id, int32_t top, pymtp_logprob *out);
 /* The noise: Gumbel(0, 1) from a counter-based generator of (seed, position, id), in double. Finite. */

@@ -24,6 +24,7 @@ typedef struct pm_request {
     int64_t n_prompt, n_script, emitted;
     int32_t pending;             /* chosen and emitted, not fed yet; -1 while the prompt runs */
     pm_sampler *sampler;
+    int32_t top;                 /* best logits of a row that the sampler needs, at most PM_HEAD_TOP; 0: all */
     pm_stop *stop;
     pymtp_decoder *decoder;
     int32_t drafts[PM_MAX_DRAFT];
@@ -69,8 +70,8 @@ pymtp_status pm_request_start(pymtp_session *s, const int32_t *prompt, size_t n,
 void pm_request_free(pm_request *r); /* all of it; leaves an empty one */
 void pm_request_drop(pymtp_session *s); /* ends and frees it; its output and statistics stay readable until the next */
 void pm_request_begin_step(pymtp_session *s);
-/* The token chosen for absolute position `position` from a row of logits (vocab): emits it and finds out whether that ends the
- * request. request.finish tells. */
+/* The token chosen for absolute position `position` from a row of logits ((vocab) when the request wants log-probabilities,
+ * else not read): emits it and finds out whether that ends the request. request.finish tells. */
 pymtp_status pm_request_emit(pymtp_session *s, int32_t id, int64_t position, const float *logits, pymtp_error *err);
 void pm_request_finish(pymtp_session *s, int32_t finish);
 void pm_request_fail(pymtp_session *s, const pymtp_error *why);

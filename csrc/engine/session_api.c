@@ -89,18 +89,18 @@ static pymtp_status draft_chain(pymtp_session *s, size_t n, int32_t pending, int
     pymtp_model *m = s->model;
     pm_backend *b = m->backend;
     pm_drafter *d = &m->drafter;
-    const size_t width = (size_t)d->candidates_per_row, vocab = (size_t)m->config.vocab;
+    const size_t width = (size_t)d->max_width, vocab = (size_t)m->config.vocab;
     const int32_t pos = (int32_t)s->length;
     b->buf_copy(b, d->h, 0, s->h, 0, hidden_bytes(m));
     for (size_t j = 0; j < n; j++) {
         const int32_t id = j ? out[j - 1] : pending;
         b->buf_write(b, d->ids, 0, &id, sizeof id);
-        PM_TRY(pm_drafter_step(d, 1, &pos, &s->kv, err));
-        b->argmax(b, 1, d->candidates_per_row, d->scores, d->candidates, d->ids);
+        PM_TRY(pm_drafter_step(d, 1, &pos, &s->kv, logits ? 0 : 1, err));
+        b->argmax(b, 1, d->width, d->scores, d->listed ? d->candidates : NULL, d->ids);
         b->buf_read(b, d->ids, 0, &out[j], sizeof *out);
         if (!logits) continue;
         float *row = logits + j * vocab;
-        if (!d->candidates) {
+        if (!d->listed) {
             b->buf_read(b, d->scores, 0, row, vocab * sizeof(float));
             continue;
         }

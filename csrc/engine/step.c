@@ -16,6 +16,13 @@ typedef struct part {
     double draft_seconds;
 } part;
 
+/* The logits of a pass, row after row: all, or the best and their ids. */
+typedef struct scores {
+    const float *logits; /* (rows, width) */
+    const int32_t *ids;  /* (rows, width), or NULL: 0, 1, 2, ... */
+    size_t width;
+} scores;
+
 static double now(void) {
     struct timespec t;
     clock_gettime(CLOCK_MONOTONIC, &t);
@@ -51,11 +58,21 @@ static int32_t draft_depth(pymtp_session *s) {
 
 /* ---- draft ---- */
 
+/* Best logits that settle the choices of all n parts; 0: all are needed. */
+static int32_t draft_top(part *const *p, int32_t n) {
+    int32_t top = 0;
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t own = p[i]->s->request.top;
+        if (!own) return 0;
+        if (own > top) top = own;
+    }
+    return top;
+}
+
 /* The drafts of one position for the n sessions that still want one: they stand first, deepest first. */
 static pymtp_status draft_position(pymtp_model *m, part **p, int32_t n, int32_t j, pymtp_error *err) {
     pm_backend *b = m->backend;
     pm_drafter *d = &m->drafter;
-    const size_t width = (size_t)d->candidates_per_row;
     int32_t ids[PM_PASS_SESSIONS], pos[PM_PASS_SESSIONS];
     pm_kv *kv[PM_PASS_SESSIONS];
     for (int32_t i = 0; i < n; i++) {
@@ -65,10 +82,11 @@ static pymtp_status draft_position(pymtp_model *m, part **p, int32_t n, int32_t 
         kv[i] = p[i]->s->kv;
     }
     b->buf_write(b, d->ids, 0, ids, (size_t)n * sizeof *ids);
-    PM_TRY(pm_drafter_step(d, n, pos, kv, err));
+    PM_TRY(pm_drafter_step(d, n, pos, kv, draft_top(p, n), err));
+    const size_t width = (size_t)d->width;
     for (int32_t i = 0; i < n; i++) {
         pm_request *r = &p[i]->s->request;
-        const int32_t *candidates = d->candidates ? m->candidates : NULL;
+        const int32_t *candidates = d->listed ? m->candidates : NULL;
         b->buf_read(b, d->scores, (size_t)i * width * sizeof(float), m->scores, width * sizeof(float));
         if (candidates) b->buf_read(b, d->candidates, (size_t)i * width * sizeof(int32_t), m->candidates, width * sizeof(int32_t));
         /* a drafter that produces no usable number drafts some token: only the target's choice counts */
@@ -120,21 +138,33 @@ static int all_cancelled(void *context) {
     return 1;
 }
 
-/* Room on the host for `rows` rows of logits. */
-static pymtp_status logits_reserve(pymtp_model *m, size_t rows, pymtp_error *err) {
-    if (rows <= m->logits_rows) return PYMTP_OK;
-    float *bigger = pm_realloc(m->logits, rows, (size_t)m->config.vocab * sizeof *bigger);
-    if (!bigger) return pm_fail(err, PYMTP_E_NOMEM, "out of memory: logits of %zu rows", rows);
-    m->logits = bigger;
-    m->logits_rows = rows;
+/* Room on the host for the logits of a pass. A row of them all for one is a row of them all for everybody: the head's weights are read
+ * once a pass. */
+static pymtp_status scores_reserve(pymtp_model *m, const part *parts, int32_t n, scores *out, pymtp_error *err) {
+    size_t rows = 0, top = 0;
+    int all = 0;
+    for (int32_t i = 0; i < n; i++) {
+        const pm_request *r = &parts[i].s->request;
+        if (!parts[i].logits_rows) continue;
+        rows += (size_t)parts[i].logits_rows;
+        all |= !r->top || r->logprobs;
+        if ((size_t)r->top > top) top = (size_t)r->top;
+    }
+    const size_t width = all ? (size_t)m->config.vocab : top, values = rows * width;
+    if (values > m->logits_cap) {
+        float *bigger = pm_realloc(m->logits, rows, width * sizeof *bigger);
+        if (!bigger) return pm_fail(err, PYMTP_E_NOMEM, "out of memory: logits of %zu rows", rows);
+        m->logits = bigger;
+        m->logits_cap = values;
+    }
+    *out = (scores){.logits = rows ? m->logits : NULL, .ids = all ? NULL : m->top_ids, .width = width};
     return PYMTP_OK;
 }
 
-static pymtp_status forward(pymtp_model *m, part *parts, int32_t n, pymtp_error *err) {
+static pymtp_status forward(pymtp_model *m, part *parts, int32_t n, scores *out, pymtp_error *err) {
     const size_t rows = (size_t)m->target.max_rows;
     int32_t *ids = m->row_ids, *pos = ids + rows, *seg = pos + rows, count = 0;
     uint8_t *want = m->row_want;
-    size_t logits = 0;
     pm_kv *kv[PM_PASS_SESSIONS];
     part *range[2] = {parts, parts + n};
     for (int32_t i = 0; i < n; i++) {
@@ -149,13 +179,13 @@ static pymtp_status forward(pymtp_model *m, part *parts, int32_t n, pymtp_error 
                                     : k == parts[i].rows - 1                  ? PM_WANT_HIDDEN
                                                                               : 0);
         }
-        logits += (size_t)parts[i].logits_rows;
     }
-    PM_TRY(logits_reserve(m, logits, err));
+    PM_TRY(scores_reserve(m, parts, n, out, err));
     for (int32_t i = 0; i < n; i++) PM_TRY(pm_session_reserve(parts[i].s, parts[i].s->length + parts[i].rows, err));
     for (int32_t i = 0; i < n; i++) pm_kv_append(parts[i].s->kv, parts[i].s->length + parts[i].rows);
     const pm_target_call call = {.n = count, .ids = ids, .pos = pos, .seg = seg, .want = want, .kv = kv, .n_seg = n,
-                                 .logits = logits ? m->logits : NULL, .cancelled = all_cancelled, .cancel_context = range};
+                                 .top = out->ids ? (int32_t)out->width : 0, .logits = out->logits ? m->logits : NULL, .top_ids = m->top_ids,
+                                 .cancelled = all_cancelled, .cancel_context = range};
     return pm_target_forward(&m->target, &call, err);
 }
 
@@ -175,20 +205,26 @@ static void commit(part *p, int32_t rows, size_t hidden) {
     s->has_h = 1;
 }
 
+/* The token for position `at` from row `row` of the pass. */
+static pymtp_status choose(pymtp_session *s, const scores *x, size_t row, int64_t at, int32_t *id, pymtp_error *err) {
+    const size_t start = row * x->width;
+    return pm_sampler_choose(s->request.sampler, x->logits + start, x->ids ? x->ids + start : NULL, x->width, NULL, 0, at, id, err);
+}
+
 static void fail(pymtp_session *s, pymtp_error *why) {
     pm_request_fail(s, why);
     *why = (pymtp_error){0};
 }
 
-/* Prompt rows are in the cache; the last of the prompt gives the first token. */
-static void commit_prompt(part *p, size_t hidden, const float *logits) {
+/* Prompt rows are in the cache; the last of the prompt gives the first token. `row` is the part's first of x. */
+static void commit_prompt(part *p, size_t hidden, const scores *x, size_t row) {
     pymtp_session *s = p->s;
     pm_request *r = &s->request;
     pymtp_error e = {0};
     int32_t id;
     const int64_t at = s->length + p->rows;
     if (p->logits_rows) { /* chosen before the rows are committed: a row that fails leaves no trace */
-        if (pm_sampler_choose(r->sampler, logits, NULL, (size_t)s->model->config.vocab, NULL, 0, at, &id, &e) != PYMTP_OK) {
+        if (choose(s, x, row, at, &id, &e) != PYMTP_OK) {
             fail(s, &e);
             return;
         }
@@ -200,14 +236,13 @@ static void commit_prompt(part *p, size_t hidden, const float *logits) {
         if (s->length == r->n_prompt) pm_request_finish(s, PYMTP_FINISH_LENGTH); /* max_tokens 0 */
         return;
     }
-    if (pm_request_emit(s, id, at, logits, &e) != PYMTP_OK) fail(s, &e);
+    if (pm_request_emit(s, id, at, x->logits + row * x->width, &e) != PYMTP_OK) fail(s, &e);
 }
 
 /* Rows are [pending, drafts]: emits the target's choices as long as they equal the drafts, and one more. */
-static void commit_round(part *p, size_t hidden, const float *logits) {
+static void commit_round(part *p, size_t hidden, const scores *x, size_t row) {
     pymtp_session *s = p->s;
     pm_request *r = &s->request;
-    const size_t vocab = (size_t)s->model->config.vocab;
     const int64_t start = s->length;
     int32_t drafts[PM_MAX_DRAFT], pending = r->pending, accepted = 0, rows = 0;
     pymtp_error e = {0};
@@ -216,10 +251,10 @@ static void commit_round(part *p, size_t hidden, const float *logits) {
         int32_t id;
         const int64_t at = start + i + 1;
         /* the history the sampler counts already holds the drafts before this row: they were emitted */
-        if (pm_sampler_choose(r->sampler, logits + (size_t)i * vocab, NULL, vocab, NULL, 0, at, &id, &e) != PYMTP_OK) break;
+        if (choose(s, x, row + (size_t)i, at, &id, &e) != PYMTP_OK) break;
         rows = i + 1;
         if (i < r->n_drafts && id == drafts[i]) accepted++;
-        if (pm_request_emit(s, id, at, logits + (size_t)i * vocab, &e) != PYMTP_OK) break;
+        if (pm_request_emit(s, id, at, x->logits + (row + (size_t)i) * x->width, &e) != PYMTP_OK) break;
         if (!r->active || i == r->n_drafts || id != drafts[i]) break;
     }
     s->stats.passes++;
@@ -250,10 +285,11 @@ static void account(part *parts, int32_t n, double pass, double sample) {
 
 /* Draft, verify and commit for sessions that share one pass. */
 static pymtp_status run_pass(pymtp_model *m, part *parts, int32_t n, pymtp_error *err) {
-    size_t hidden = 0, logits = 0;
+    size_t hidden = 0, row = 0;
+    scores x;
     PM_TRY(propose(m, parts, n, err));
     const double start = now();
-    const pymtp_status status = forward(m, parts, n, err);
+    const pymtp_status status = forward(m, parts, n, &x, err);
     if (status == PYMTP_E_CANCELLED) {
         pm_clear(err);
         for (int32_t i = 0; i < n; i++) pm_request_finish(parts[i].s, PYMTP_FINISH_CANCELLED);
@@ -264,10 +300,9 @@ static pymtp_status run_pass(pymtp_model *m, part *parts, int32_t n, pymtp_error
     if (n == 1 && !parts[0].prompt && !parts[0].s->request.n_script)
         pm_controller_cost(&m->controller, parts[0].rows - 1, parts[0].draft_seconds, computed - start);
     for (int32_t i = 0; i < n; i++) {
-        const float *x = m->logits ? m->logits + logits * (size_t)m->config.vocab : NULL;
-        if (parts[i].prompt) commit_prompt(&parts[i], hidden, x);
-        else commit_round(&parts[i], hidden, x);
-        logits += (size_t)parts[i].logits_rows;
+        if (parts[i].prompt) commit_prompt(&parts[i], hidden, &x, row);
+        else commit_round(&parts[i], hidden, &x, row);
+        row += (size_t)parts[i].logits_rows;
         hidden += (size_t)(parts[i].logits_rows ? parts[i].logits_rows : 1);
     }
     account(parts, n, computed - start, now() - computed);

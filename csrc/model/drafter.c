@@ -48,15 +48,14 @@ static pymtp_status allocate(pm_drafter *d, pymtp_error *err) {
     PM_TRY(b->buf_new(b, rows * (size_t)l.max_ff * f, &d->ff, err));
     PM_TRY(b->buf_new(b, rows * (size_t)c->width * f, &d->hidden, err));
     PM_TRY(b->buf_new(b, rows * (size_t)c->target_width * f, &d->h, err));
-    PM_TRY(b->buf_new(b, rows * (size_t)d->candidates_per_row * f, &d->scores, err));
-    if (!c->clusters) return PYMTP_OK;
-    return b->buf_new(b, rows * (size_t)d->candidates_per_row * sizeof(int32_t), &d->candidates, err);
+    PM_TRY(b->buf_new(b, rows * (size_t)d->max_width * f, &d->scores, err));
+    return b->buf_new(b, rows * (size_t)(c->clusters ? d->max_width : PM_HEAD_TOP) * sizeof(int32_t), &d->candidates, err);
 }
 
 pymtp_status pm_drafter_init(pm_drafter *d, pm_backend *b, const pm_drafter_config *c, const pm_drafter_weights *w,
                              const pm_table *target_embed, int32_t max_rows, pymtp_error *err) {
     *d = (pm_drafter){.backend = b, .config = c, .weights = w, .embed = target_embed, .max_rows = max_rows,
-                      .candidates_per_row = c->clusters ? c->top * c->members : c->vocab};
+                      .max_width = c->clusters ? c->top * c->members : c->vocab};
     const pymtp_status status = allocate(d, err);
     if (status != PYMTP_OK) pm_drafter_free(d);
     return status;
@@ -71,7 +70,19 @@ void pm_drafter_free(pm_drafter *d) {
     *d = (pm_drafter){0};
 }
 
-pymtp_status pm_drafter_step(pm_drafter *d, int32_t n, const int32_t *pos, pm_kv *const *kv, pymtp_error *err) {
+static void head(pm_drafter *d, int32_t n, int32_t top) {
+    pm_backend *b = d->backend;
+    const pm_drafter_config *c = d->config;
+    const pm_drafter_weights *w = d->weights;
+    d->listed = c->clusters || top;
+    d->width = top && !c->clusters ? top : d->max_width;
+    if (c->clusters)
+        b->head_clusters(b, n, d->hidden, w->centroids, w->ordering, w->head, c->clusters, c->members, c->top, d->candidates, d->scores);
+    else if (top) b->head_top(b, n, d->hidden, 0, w->head, 0, top, d->candidates, d->scores);
+    else b->head_logits(b, n, d->hidden, 0, w->head, 0, d->scores);
+}
+
+pymtp_status pm_drafter_step(pm_drafter *d, int32_t n, const int32_t *pos, pm_kv *const *kv, int32_t top, pymtp_error *err) {
     pm_backend *b = d->backend;
     const pm_drafter_config *c = d->config;
     const pm_drafter_weights *w = d->weights;
@@ -91,10 +102,7 @@ pymtp_status pm_drafter_step(pm_drafter *d, int32_t n, const int32_t *pos, pm_kv
         if (lw->output_scale != 1.0f) b->scale(b, n, c->width, lw->output_scale, d->x);
     }
     b->rms_norm(b, n, c->width, d->x, w->output_norm, d->hidden);
-    if (c->clusters)
-        b->head_clusters(b, n, d->hidden, w->centroids, w->ordering, w->head, c->clusters, c->members, c->top, d->candidates, d->scores);
-    else
-        b->head_logits(b, n, d->hidden, 0, w->head, 0, d->scores);
+    head(d, n, top);
     b->project(b, n, w->post, d->hidden, d->h);
     return PYMTP_OK;
 }

@@ -17,12 +17,13 @@ static void load_ends(pm_loader *l, const pm_drafter_config *c, pm_drafter_weigh
     out->pre = pm_loader_matrix(l, name_of(l->file, PM_PRE), 2 * (int64_t)c->target_width, c->width);
     out->post = pm_loader_matrix(l, name_of(l->file, PM_POST), c->width, c->target_width);
     out->output_norm = pm_loader_vector(l, "output_norm.weight", c->width);
-    out->head = pm_loader_matrix(l, "token_embd.weight", c->width, c->vocab);
     out->rope_sliding = pm_loader_rope(l, head_dim_of(c, 1), c->rope_base_swa);
     out->rope_global = pm_loader_rope_global(l, head_dim_of(c, 0), c->rope_base);
-    if (!c->clusters) return;
-    out->centroids = pm_loader_matrix(l, name_of(l->file, PM_CENTROIDS), c->width, c->clusters);
-    out->ordering = pm_loader_ordering(l, pm_drafter_tensor(l->file, PM_ORDERING), c->vocab);
+    if (c->clusters) {
+        out->centroids = pm_loader_matrix(l, name_of(l->file, PM_CENTROIDS), c->width, c->clusters);
+        out->ordering = pm_loader_ordering(l, pm_drafter_tensor(l->file, PM_ORDERING), c->vocab);
+    }
+    out->head = pm_loader_ordered(l, "token_embd.weight", c->width, c->vocab, out->ordering);
 }
 
 static void load_layer(pm_loader *l, const pm_drafter_config *c, int32_t i, const pm_drafter_weights *net, pm_layer_weights *out) {

@@ -137,25 +137,29 @@ static int supported(pm_loader *l, const pm_gguf_tensor *t) {
 
 /* ---- matrices and tables ---- */
 
-static pm_matrix *load_rows(pm_loader *l, const pm_gguf_tensor *t, int64_t first, int64_t rows) {
+static pm_matrix *load_rows(pm_loader *l, const pm_gguf_tensor *t, int64_t first, int64_t rows, const pm_buf *order) {
     pm_matrix *m = NULL;
     if (!t || !supported(l, t) || !l->backend || !reserve(l)) return NULL;
-    l->status = l->backend->matrix_new(l->backend, l->file, t, (uint64_t)first, (uint64_t)rows, &m, l->err);
+    l->status = l->backend->matrix_new(l->backend, l->file, t, (uint64_t)first, (uint64_t)rows, order, &m, l->err);
     if (l->status != PYMTP_OK) return NULL;
     l->bytes += l->backend->matrix_bytes(m);
     return own(l, MATRIX, m);
 }
 
 pm_matrix *pm_loader_rows(pm_loader *l, const char *name, int64_t in, int64_t total, int64_t first, int64_t rows) {
-    return load_rows(l, expect(l, name, in, total, 1), first, rows);
+    return load_rows(l, expect(l, name, in, total, 1), first, rows, NULL);
 }
 
 pm_matrix *pm_loader_matrix(pm_loader *l, const char *name, int64_t in, int64_t out) {
-    return load_rows(l, expect(l, name, in, out, 1), 0, out);
+    return load_rows(l, expect(l, name, in, out, 1), 0, out, NULL);
+}
+
+pm_matrix *pm_loader_ordered(pm_loader *l, const char *name, int64_t in, int64_t out, const pm_buf *order) {
+    return load_rows(l, expect(l, name, in, out, 1), 0, out, order);
 }
 
 pm_matrix *pm_loader_experts(pm_loader *l, const char *name, int64_t in, int64_t out, int64_t experts) {
-    return load_rows(l, expect(l, name, in, out, experts), 0, out * experts);
+    return load_rows(l, expect(l, name, in, out, experts), 0, out * experts, NULL);
 }
 
 pm_table *pm_loader_table(pm_loader *l, const char *name, int64_t in, int64_t rows) {

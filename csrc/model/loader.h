@@ -38,6 +38,8 @@ pm_buf *pm_loader_vector(pm_loader *l, const char *name, int64_t n);
 float pm_loader_scalar(pm_loader *l, const char *name, float absent);
 /* (out, in) */
 pm_matrix *pm_loader_matrix(pm_loader *l, const char *name, int64_t in, int64_t out);
+/* the same with its rows in another order: row i is the tensor's row order[i]; NULL: as they are */
+pm_matrix *pm_loader_ordered(pm_loader *l, const char *name, int64_t in, int64_t out, const pm_buf *order);
 /* (experts * out, in) of a stack of experts */
 pm_matrix *pm_loader_experts(pm_loader *l, const char *name, int64_t in, int64_t out, int64_t experts);
 /* rows [first, first + rows) of a matrix (total, in) */

@@ -68,6 +68,8 @@ static pymtp_status allocate(pm_target *t, pymtp_error *err) {
     PM_TRY(floats_new(b, rows, l.heads_dim, &t->attn, err));
     PM_TRY(floats_new(b, rows, l.max_ff, &t->ff, err));
     PM_TRY(floats_new(b, rows, c->width, &t->hidden, err));
+    PM_TRY(b->buf_new(b, (size_t)rows * PM_HEAD_TOP * sizeof(int32_t), &t->top_ids, err));
+    PM_TRY(floats_new(b, rows, PM_HEAD_TOP, &t->top_logits, err));
     return floats_new(b, t->logits_rows, c->vocab, &t->logits, err);
 }
 
@@ -82,7 +84,7 @@ pymtp_status pm_target_init(pm_target *t, pm_backend *b, const pm_config *c, con
 
 void pm_target_free(pm_target *t) {
     if (!t->backend) return;
-    pm_buf *bufs[] = {t->ids, t->x, t->ple, t->q, t->attn, t->ff, t->hidden, t->logits};
+    pm_buf *bufs[] = {t->ids, t->x, t->ple, t->q, t->attn, t->ff, t->hidden, t->logits, t->top_ids, t->top_logits};
     for (size_t i = 0; i < sizeof bufs / sizeof *bufs; i++) t->backend->buf_free(t->backend, bufs[i]);
     pm_free(t->pos);
     pm_free(t->seg);
@@ -136,22 +138,29 @@ static void keep_wanted(pm_target *t, const pm_target_call *call, pm_rows *rows)
 
 /* ---- output ---- */
 
-/* Logits of the wanting rows, run by run of neighbours and slice by slice, to the host. */
+/* The n kept rows' logits, of those that want them, to the host: the best of each, or all in slices of rows. */
 static void heads(pm_target *t, const pm_target_call *call, int32_t n) {
     pm_backend *b = t->backend;
-    const size_t vocab = (size_t)t->config->vocab;
-    size_t done = 0;
-    for (int32_t first = 0; first < n;) {
-        int32_t count = 0;
-        while (first + count < n && count < t->logits_rows && (call->want[t->index[first + count]] & PM_WANT_LOGITS)) count++;
-        if (!count) {
-            first++;
-            continue;
-        }
-        b->head_logits(b, count, t->hidden, first, t->weights->head, t->config->softcap, t->logits);
-        b->buf_read(b, t->logits, 0, call->logits + done * vocab, (size_t)count * vocab * sizeof(float));
-        done += (size_t)count;
-        first += count;
+    const pm_config *c = t->config;
+    const pm_buf *h = t->hidden;
+    int32_t wanted = 0;
+    for (int32_t r = 0; r < n; r++)
+        if (call->want[t->index[r]] & PM_WANT_LOGITS) t->index[wanted++] = r;
+    if (wanted < n) { /* side by side, so that one product serves them all; x is free by now */
+        b->gather_rows(b, wanted, c->width, t->hidden, t->index, t->x);
+        h = t->x;
+    }
+    if (call->top) {
+        const size_t values = (size_t)wanted * (size_t)call->top;
+        b->head_top(b, wanted, h, 0, t->weights->head, c->softcap, call->top, t->top_ids, t->top_logits);
+        b->buf_read(b, t->top_ids, 0, call->top_ids, values * sizeof(int32_t));
+        b->buf_read(b, t->top_logits, 0, call->logits, values * sizeof(float));
+        return;
+    }
+    for (int32_t first = 0; first < wanted; first += t->logits_rows) {
+        const int32_t rows = wanted - first < t->logits_rows ? wanted - first : t->logits_rows;
+        b->head_logits(b, rows, h, first, t->weights->head, c->softcap, t->logits);
+        b->buf_read(b, t->logits, 0, call->logits + (size_t)first * (size_t)c->vocab, (size_t)rows * (size_t)c->vocab * sizeof(float));
     }
 }
 

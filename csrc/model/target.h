@@ -16,7 +16,8 @@ typedef struct pm_target {
     const pm_weights *weights;
     int32_t max_rows, max_segments; /* of one call */
     pm_buf *ids, *x, *ple, *q, *attn, *ff, *hidden, *logits; /* activations for max_rows rows */
-    int32_t logits_rows;            /* rows the logits buffer holds: heads run in slices of these */
+    int32_t logits_rows;            /* rows the logits buffer holds: heads that give all logits run in slices of these */
+    pm_buf *top_ids, *top_logits;   /* (max_rows, PM_HEAD_TOP) */
     int32_t *pos, *seg, *index;     /* (max_rows) each */
     pm_kv_view *views;              /* (max_segments) */
 } pm_target;
@@ -27,7 +28,9 @@ typedef struct pm_target_call {
     const uint8_t *want;     /* (n) PM_WANT_* */
     pm_kv *const *kv;        /* (n_seg); committed and told of the append by the caller */
     int32_t n_seg;
-    float *logits;           /* host (rows wanting logits, vocab), or NULL when none does */
+    int32_t top;             /* 0: all logits of the rows that want some; else their `top` best (head_top) */
+    float *logits;           /* host (rows wanting logits, vocab or top), or NULL when none does */
+    int32_t *top_ids;        /* host (rows wanting logits, top) */
     float *hidden;           /* host (rows wanting hidden, D), or NULL */
     int (*cancelled)(void *context); /* asked between layers; may be NULL */
     void *cancel_context;

@@ -37,7 +37,7 @@ typedef struct pm_drafter_weights {
     pm_backend *backend;
     pm_matrix *pre, *post;          /* (d, 2 D), (D, d) */
     pm_buf *output_norm;
-    pm_matrix *head;                /* token_embd.weight (vocab, d) */
+    pm_matrix *head;                /* token_embd.weight (vocab, d), in the order of `ordering` if there is one */
     pm_matrix *centroids;           /* (clusters, d) or NULL */
     pm_buf *ordering;               /* int32 (clusters, members) or NULL; a permutation of the vocabulary */
     pm_rope rope_sliding, rope_global;

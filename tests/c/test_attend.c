@@ -137,7 +137,9 @@ int main(void) {
         pm_backend *b[3] = {NULL, NULL, NULL};
         rng r = {23};
         setenv("PYMTP_CPU", (*set)->name, 1);
-        for (int t = 0; t < 3; t++) CHECK(pm_backend_cpu_open(t + 1, &b[t], NULL) == PYMTP_OK, "%s", (*set)->name);
+        static const pm_limits limits = {.rows = ROWS, .heads_dim = HEADS * 128, .head_dim = 128};
+        for (int t = 0; t < 3; t++)
+            CHECK(pm_backend_cpu_open(t + 1, &b[t], NULL) == PYMTP_OK && b[t]->prepare(b[t], &limits, NULL) == PYMTP_OK, "%s", (*set)->name);
         for (int32_t type = 0; type <= 2; type++) {
             static const int32_t dims[] = {16, 48, 64, 128};
             for (int d = 0; d < 4; d++) {
@@ -148,10 +150,10 @@ int main(void) {
                     for (s.length = 1; s.length < 200; s.length = s.length * 3 + 1) run_scene(b, 3, *set, &s, &r);
                     /* rings: capacity >= window + rows; wrapped twice; window inside one block and over several */
                     s.length = 223;
-                    s.capacity = 96;
+                    s.capacity = 128;
                     s.window = 64;
                     run_scene(b, 3, *set, &s, &r);
-                    s.capacity = 64;
+                    s.capacity = 128;
                     s.window = 7;
                     run_scene(b, 3, *set, &s, &r);
                 }

@@ -227,6 +227,27 @@ static void test_edges(void) {
     }
 }
 
+static void test_peak(void) {
+    static const float bad[3] = {NAN, INFINITY, -INFINITY};
+    rng r = {23};
+    float x[MAX];
+    sample(&r, x, MAX);
+    for (size_t n = 1; n < 70; n++) {
+        const float after = x[n];
+        float largest = x[0];
+        for (size_t i = 1; i < n; i++) largest = x[i] > largest ? x[i] : largest;
+        x[n] = n % 2 ? NAN : 1e30f; /* not read */
+        CHECK(k->peak(x, n) == largest, "%s peak of %zu", k->name, n);
+        for (size_t i = 0; i < n; i++) {
+            const float kept = x[i];
+            x[i] = bad[(i + n) % 3];
+            CHECK(isnan(k->peak(x, n)), "%s peak of %zu: %g at %zu is not seen", k->name, n, (double)x[i], i);
+            x[i] = kept;
+        }
+        x[n] = after;
+    }
+}
+
 int main(void) {
     for (const pm_kernels *const *set = pm_kernels_available(); *set; set++) {
         k = *set;
@@ -237,6 +258,7 @@ int main(void) {
         test_linear();
         test_kv();
         test_edges();
+        test_peak();
     }
     return check_done();
 }

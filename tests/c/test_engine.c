@@ -63,6 +63,48 @@ static void network(pymtp_model *m, const char *name) {
     }
 }
 
+/* Without log-probabilities the best logits are enough for most params: the same run as with all of them. */
+static const struct best_case { double temperature, top_p, min_p; int32_t top_k, ban; } best_cases[] = {
+    {0, 0.95, 0, 64, 0}, {0, 1, 0, 0, 1}, {1, 0.95, 0, 64, 0}, {1.5, 1, 0, 5, 1}, {1, 1, 0.01, 256, 0}, {1, 1, 0, 256, 1}, {1, 1, 0, 0, 0},
+};
+
+static void best_params(const struct best_case *c, const run *first, pymtp_params *p) {
+    static const float never = -INFINITY;
+    p->temperature = c->temperature;
+    p->top_p = c->top_p;
+    p->min_p = c->min_p;
+    p->top_k = c->top_k;
+    p->seed = 21;
+    p->bias_ids = c->ban ? first->tokens : NULL; /* what would have been chosen first */
+    p->bias_values = c->ban ? &never : NULL;
+    p->n_bias = c->ban != 0;
+}
+
+static void best_only(pymtp_model *m, const char *name) {
+    static run first, plain, got;
+    static const int32_t depths[] = {0, -1, 1, 4, 16};
+    int32_t prompt[30];
+    char what[96];
+    make_ids(prompt, 30, 12, 1280);
+    pymtp_params p = plain_params(50);
+    run_new(m, prompt, 30, &p, &first);
+    for (size_t c = 0; c < sizeof best_cases / sizeof *best_cases; c++) {
+        p.logprobs = 0;
+        p.draft = 0;
+        best_params(&best_cases[c], &first, &p);
+        run_new(m, prompt, 30, &p, &plain);
+        plain.logprobs = 0;
+        if (p.n_bias) CHECK(plain.tokens[0] != first.tokens[0], "%s: a banned token was chosen", name);
+        p.logprobs = -1;
+        for (size_t d = 0; d < sizeof depths / sizeof *depths; d++) {
+            p.draft = depths[d];
+            snprintf(what, sizeof what, "%s, best logits only, case %zu, depth %d", name, c, depths[d]);
+            run_new(m, prompt, 30, &p, &got);
+            check_run(&got, &plain, what);
+        }
+    }
+}
+
 /* Greedy drafts of a request are those of pymtp_session_draft: the trained pair accepts enough of them to tell. Three sessions of
  * different depths share the draft steps. */
 static void drafts_are_the_chain(void) {
@@ -238,7 +280,8 @@ static void context_end(void) {
 
 #define MANY 18 /* more than one pass takes */
 
-static void together(pymtp_model *m) {
+/* best: 0, log-probabilities for all; 1, for none; 2, for some: all rows of a pass share one head. */
+static void together(pymtp_model *m, int best) {
     static run plain[MANY], got[MANY];
     static int32_t prompts[MANY][60], scripts[MANY][40];
     int32_t *prompt[MANY];
@@ -253,6 +296,8 @@ static void together(pymtp_model *m) {
         p[i] = plain_params(10 + i);
         p[i].temperature = i % 3 * 0.5;
         p[i].seed = (uint64_t)i;
+        if (best) best_params(&best_cases[(size_t)i % (sizeof best_cases / sizeof *best_cases)], &plain[0], &p[i]);
+        p[i].logprobs = best == 1 || (best && i % 5) ? -1 : 2;
         run_new(m, prompts[i], lengths[i], &p[i], &plain[i]);
         if (i % 4 == 1) with_script(&p[i], i % SCRIPTS, &plain[i], scripts[i], 40);
         else p[i].draft = i % 4 ? i % 6 : -1;
@@ -261,7 +306,7 @@ static void together(pymtp_model *m) {
         for (size_t i = 0; i < n; i++) s[i] = new_session(m);
         run_together(m, s, n, prompt, lengths, p, got);
         for (size_t i = 0; i < n; i++) {
-            snprintf(what, sizeof what, "session %zu of %zu", i, n);
+            snprintf(what, sizeof what, "session %zu of %zu, %d", i, n, best);
             check_run(&got[i], &plain[i], what);
             pymtp_session_free(s[i]);
         }
@@ -303,7 +348,8 @@ int main(void) {
             stop_strings(m);
             end_tokens(m);
         }
-        together(m);
+        best_only(m, golden_names[i]);
+        for (int best = 0; best < 3; best++) together(m, best);
         reuse(m);
         CHECK(pymtp_model_close(m, &err) == PYMTP_OK, "%s", err.text);
     }

@@ -475,6 +475,16 @@ static void not_finite(copy *c, pymtp_model *m) {
     p.n_script = 0;
     run_new(m, prompt, 20, &p, &got);
     check_run(&got, &plain, "not finite, network");
+    p.logprobs = -1; /* the best logits only */
+    for (p.draft = 0; p.draft <= 5; p.draft += 5) {
+        const uint64_t all = plain.logprobs;
+        plain.logprobs = 0;
+        run_new(m, prompt, 20, &p, &got);
+        check_run(&got, &plain, "not finite, best logits");
+        plain.logprobs = all;
+    }
+    p.logprobs = 2;
+    p.draft = 6;
     /* a mate is not concerned, and the session is usable afterwards */
     static run r[2];
     pymtp_session *s[2] = {new_session(m), new_session(m)};

@@ -14,7 +14,7 @@
 #include <stdlib.h>
 
 #define U 0x1p-24
-enum { OUT = 21, MANY = 100, MAX_COLS = 768 };
+enum { OUT = 37, MANY = 100, MAX_COLS = 768 }; /* OUT: no whole number of groups */
 
 static const pm_kernels *k;
 static const pm_format *f;
@@ -68,12 +68,15 @@ static unsigned char *random_weights(size_t cols, rng *r) {
     return w;
 }
 
-/* Packed in two slices, as the loader does. */
 static pm_packed packed(const unsigned char *w, size_t cols) {
-    const size_t half = OUT / 2 / k->group * k->group, bytes = pm_format_row_bytes(f, cols);
-    void *data = must(pm_aligned(k->packed_bytes(f, OUT, cols)));
-    k->pack(f, OUT, cols, half, OUT - half, w + half * bytes, data);
-    if (half) k->pack(f, OUT, cols, 0, half, w, data);
+    const size_t bytes = pm_format_row_bytes(f, cols), group = pm_group_bytes(f, cols, k->group), groups = (OUT + k->group - 1) / k->group;
+    unsigned char *data = must(pm_aligned(groups * group));
+    memset(data, 0xff, groups * group); /* packing fills all of it that is read */
+    for (size_t i = 0; i < groups; i++) {
+        const uint8_t *rows[PM_MAX_GROUP];
+        for (size_t j = 0; j < k->group; j++) rows[j] = i * k->group + j < OUT ? w + (i * k->group + j) * bytes : NULL;
+        k->pack(f, cols, rows, data + i * group);
+    }
     return (pm_packed){.format = f, .rows = OUT, .cols = cols, .data = data, .row_bytes = bytes};
 }
 
@@ -81,40 +84,51 @@ static void packed_free(pm_packed *p) { pm_free((void *)(uintptr_t)p->data); }
 
 /* ---- activations ---- */
 
-static pm_act act_new(size_t rows, size_t cols) {
-    const size_t padded = (cols + 31) / 32 * 32;
-    pm_act a = {.cols = cols, .padded = padded};
-    a.x = must(pm_aligned(rows * padded * sizeof(float)));
-    a.q = must(pm_aligned(rows * padded));
-    a.d = must(pm_aligned(rows * padded / 32 * sizeof(float)));
-    a.sum = must(pm_aligned(rows * padded / 16 * sizeof(int32_t)));
-    for (size_t i = 0; i < rows * padded; i++) { /* poison */
-        a.x[i] = a.d[i / 32] = NAN;
-        a.q[i] = 0x55;
-        a.sum[i / 16] = 0x5555;
+/* A batch of n rows, poisoned. */
+static pm_act act_new(size_t n, size_t cols) {
+    pm_act a = {.cols = cols, .blocks = (cols + 31) / 32, .n = n, .tile = k->tile};
+    a.q8 = must(pm_aligned(n * a.blocks * sizeof *a.q8));
+    a.x = must(pm_aligned(n * a.blocks * 32 * sizeof(float)));
+    for (size_t i = 0; i < n * a.blocks; i++) {
+        a.q8[i] = (pm_act_block){.d = NAN, .ds = NAN, .ds_half = {NAN, NAN}, .seed = 0x5555, .seed_half = {0x5555, 0x5555}};
+        memset(a.q8[i].q, 0x55, 32);
+        for (size_t j = 0; j < 32; j++) a.x[32 * i + j] = NAN;
     }
     return a;
 }
 
 static void act_free(pm_act *a) {
     pm_free(a->x);
-    pm_free(a->q);
-    pm_free(a->d);
-    pm_free(a->sum);
+    pm_free(a->q8);
 }
 
+static size_t block_of(const pm_act *a, size_t row, size_t column) {
+    size_t step, at = pm_act_index(a, row, &step);
+    return at + column / 32 * step;
+}
+
+static float *x_of(const pm_act *a, size_t row, size_t column) { return &a->x[32 * block_of(a, row, column) + column % 32]; }
+
 static void act_set(pm_act *a, size_t row, const float *x) {
-    memset(a->x + row * a->padded, 0, a->padded * sizeof(float));
-    memcpy(a->x + row * a->padded, x, a->cols * sizeof(float));
-    k->quantize(x, a->cols, a, row);
+    size_t step, at = pm_act_index(a, row, &step);
+    for (size_t i = 0; i < a->blocks * 32; i++) *x_of(a, row, i) = i < a->cols ? x[i] : 0;
+    k->quantize(x, a->cols, a->q8 + at, step);
+}
+
+/* A block with these bytes and a scale of 1. */
+static void block_set(pm_act_block *b, const int8_t *q) {
+    int32_t s[2] = {0, 0};
+    for (int i = 0; i < 32; i++) s[i / 16] += q[i];
+    *b = (pm_act_block){.d = 1, .ds = (float)(s[0] + s[1]), .ds_half = {(float)s[0], (float)s[1]}, .seed = -8 * (s[0] + s[1]), .seed_half = {-4 * s[0], -4 * s[1]}};
+    memcpy(b->q, q, 32);
 }
 
 static void random_row(rng *r, float *x, size_t cols) {
     for (size_t i = 0; i < cols; i++) x[i] = rng_uniform(r) * (rng_next(r) % 40 ? 1.0f : 30.0f);
 }
 
-static void matmul(const pm_packed *w, size_t begin, size_t end, const pm_act *a, size_t n, float *out, size_t stride) {
-    k->matmul[f->id](w, begin, end, a, n, out, stride);
+static void matmul(const pm_packed *w, size_t begin, size_t end, const pm_act *a, float *out, size_t stride) {
+    k->matmul(w, begin, end, a, out, stride);
 }
 
 /* ---- values ---- */
@@ -127,13 +141,14 @@ static double exact(const unsigned char *w, size_t o, const pm_act *a, size_t r,
     f->dequantize(w + o * bytes, row, cols);
     *size = 0;
     for (size_t i = 0; i < cols; i++) {
-        double weight = fabs((double)row[i]), x = (double)a->x[r * a->padded + i];
+        double weight = fabs((double)row[i]), x = (double)*x_of(a, r, i);
         if (f->act == PM_ACT_Q8) {
             pm_unpacked u;
             const size_t j = i % f->block_values;
             layouts[f->id].unpack(w + o * bytes + i / f->block_values * f->block_bytes, &u);
             weight = fabs((double)u.d * u.scale[j / 16] * u.q[j]) + (has_mins() ? fabs((double)u.dmin * u.min[j / 16]) : 0);
-            x = (double)a->d[(r * a->padded + i) / 32] * a->q[r * a->padded + i];
+            const pm_act_block *b = &a->q8[block_of(a, r, i)];
+            x = (double)b->d * b->q[i % 32];
         }
         sum += (double)row[i] * x;
         *size += weight * fabs(x);
@@ -142,13 +157,14 @@ static double exact(const unsigned char *w, size_t o, const pm_act *a, size_t r,
 }
 
 /* Size S = sum of |terms| as above; every partial sum of the kernel is at most S (1 + small).
- * Quantised: the scales' product, its product with the integer sum (exact below 2^24), and each of N = cols / 32 additions (2 N
- * with minimums) round by u: (N' + 2) u S. The weights in double are themselves rounded, by u each: d s, times q, dmin m, the
- * difference: 3 u (|d s q| + |dmin m|). Together (N' + 5) u S.
- * Float: each lane rounds its products and cols / 16 additions, the fold 4: (cols / 16 + 1 + 1 + 4) u S.
+ * Quantised: d s, its product with d_a, the product with the integer sum (exact below 2^24), and each of N = cols / 32 times
+ * scales a block additions (2 N with minimums) round by u: (N' + 3) u S. The weights in double are themselves rounded, by u
+ * each: d s, times q, dmin m, the difference: 3 u (|d s q| + |dmin m|). Together (N' + 6) u S.
+ * Float: each of the two sums of a block rounds 16 times, they are added, and the blocks: (16 + 1 + cols / 32 + 1) u S.
  * 1 % covers second order terms and the double sums. */
 static double bound(size_t cols, double size) {
-    const double terms = f->act == PM_ACT_Q8 ? (double)(cols / 32) * (has_mins() ? 2 : 1) + 5 : (double)(cols / 16) + 6;
+    const double n = (double)(cols / 32) * pm_layouts[f->id].subs;
+    const double terms = f->act == PM_ACT_Q8 ? n * (has_mins() ? 2 : 1) + 6 : (double)((cols + 31) / 32) + 18;
     return 1.01 * terms * U * size;
 }
 
@@ -164,7 +180,7 @@ static void test_bound(size_t cols) {
         random_row(&r, x, cols);
         act_set(&a, i, x);
     }
-    matmul(&p, 0, OUT, &a, N, out, OUT);
+    matmul(&p, 0, OUT, &a, out, OUT);
     for (size_t i = 0; i < N; i++)
         for (size_t o = 0; o < OUT; o++) {
             double size;
@@ -184,32 +200,33 @@ static void test_bound(size_t cols) {
 static float step(int fused, float a, float b, float c) { return fused ? fmaf(a, b, c) : a * b + c; }
 
 static float in_order_q8(int fused, const unsigned char *row, const pm_act *a, size_t r) {
+    const size_t step_cols = 32 / pm_layouts[f->id].subs;
     float acc = 0;
-    for (size_t i = 0; i < a->cols; i += 32) {
+    for (size_t i = 0; i < a->cols; i += step_cols) {
         pm_unpacked u;
-        int32_t isum = 0, msum = 0;
+        int32_t isum = 0, asum = 0;
         const size_t j = i % f->block_values;
-        const float d = a->d[(r * a->padded + i) / 32];
+        const pm_act_block *b = &a->q8[block_of(a, r, i)];
         layouts[f->id].unpack(row + i / f->block_values * f->block_bytes, &u);
-        for (size_t l = 0; l < 32; l++) {
-            const int32_t q = a->q[r * a->padded + i + l];
-            isum += u.scale[(j + l) / 16] * u.q[j + l] * q;
-            if (has_mins()) msum += u.min[(j + l) / 16] * q;
+        for (size_t l = 0; l < step_cols; l++) {
+            isum += u.q[j + l] * b->q[i % 32 + l];
+            asum += b->q[i % 32 + l];
         }
-        acc = step(fused, u.d * d, (float)isum, acc);
-        if (has_mins()) acc = step(fused, -(u.dmin * d), (float)msum, acc);
+        acc = step(fused, u.d * (float)u.scale[j / 16] * b->d, (float)isum, acc);
+        if (has_mins()) acc = step(fused, -(u.dmin * (float)u.min[j / 16]), b->d * (float)asum, acc);
     }
     return acc;
 }
 
 static float in_order_f32(int fused, const unsigned char *row, const pm_act *a, size_t r) {
-    float w[MAX_COLS], lane[16] = {0};
+    float w[MAX_COLS], acc = 0;
     f->dequantize(row, w, a->cols);
-    for (size_t i = 0; i < (a->cols + 15) / 16 * 16; i++)
-        lane[i % 16] = step(fused, i < a->cols ? w[i] : 0, a->x[r * a->padded + i], lane[i % 16]);
-    for (size_t half = 8; half; half /= 2)
-        for (size_t i = 0; i < half; i++) lane[i] += lane[i + half];
-    return lane[0];
+    for (size_t b = 0; b < a->blocks; b++) {
+        float sum[2] = {0, 0};
+        for (size_t i = 32 * b; i < 32 * b + 32; i++) sum[i % 2] = step(fused, i < a->cols ? w[i] : 0, *x_of(a, r, i), sum[i % 2]);
+        acc += sum[0] + sum[1];
+    }
+    return acc;
 }
 
 static void test_order(size_t cols) {
@@ -224,7 +241,7 @@ static void test_order(size_t cols) {
         random_row(&r, x, cols);
         act_set(&a, i, x);
     }
-    matmul(&p, 0, OUT, &a, N, out, OUT);
+    matmul(&p, 0, OUT, &a, out, OUT);
     for (size_t i = 0; i < N; i++)
         for (size_t o = 0; o < OUT; o++) {
             const unsigned char *row = w + o * p.row_bytes;
@@ -257,21 +274,18 @@ static void test_integers(void) {
         for (size_t at = 0; at < cols; at += 32) {
             pm_act a = act_new(4, cols);
             float out[4 * OUT], row[256];
-            memset(a.q, 0, 4 * a.padded);
-            memset(a.sum, 0, 4 * a.padded / 16 * sizeof(int32_t));
-            for (size_t i = 0; i < 4 * a.padded / 32; i++) a.d[i] = 1;
-            for (size_t i = 0; i < 4; i++)
-                for (size_t j = at; j < at + 32; j++) {
-                    const int v = i == 0 ? 127 : i == 1 ? -127 : i == 2 ? (j % 2 ? -127 : 127) : (int)(rng_next(&r) % 255) - 127;
-                    a.q[i * a.padded + j] = (int8_t)v;
-                    a.sum[(i * a.padded + j) / 16] += v;
-                }
-            matmul(&p, 0, OUT, &a, 4, out, OUT);
+            int8_t q[4][32];
+            for (size_t i = 0; i < 4; i++) {
+                for (size_t j = 0; j < 32; j++)
+                    q[i][j] = (int8_t)(i == 0 ? 127 : i == 1 ? -127 : i == 2 ? (j % 2 ? -127 : 127) : (int)(rng_next(&r) % 255) - 127);
+                for (size_t c = 0; c < cols; c += 32) block_set(&a.q8[block_of(&a, i, c)], c == at ? q[i] : (const int8_t[32]){0});
+            }
+            matmul(&p, 0, OUT, &a, out, OUT);
             for (size_t i = 0; i < 4; i++)
                 for (size_t o = 0; o < OUT; o++) {
                     int64_t want = 0;
                     f->dequantize(w + o * bytes, row, cols);
-                    for (size_t j = at; j < at + 32; j++) want += (int64_t)row[j] * a.q[i * a.padded + j];
+                    for (size_t j = at; j < at + 32; j++) want += (int64_t)row[j] * q[i][j - at];
                     CHECK(out[i * OUT + o] == (float)want && llabs(want) < 1 << 24, "%s %s: %.9g, expected %lld", k->name, f->name,
                           (double)out[i * OUT + o], (long long)want);
                 }
@@ -294,12 +308,12 @@ static void test_rows(size_t cols) {
     random_row(&r, x, cols);
     pm_act one = act_new(1, cols);
     act_set(&one, 0, x);
-    matmul(&p, 0, OUT, &one, 1, alone, OUT);
+    matmul(&p, 0, OUT, &one, alone, OUT);
     for (size_t n = 1; n <= 17; n++)
         for (size_t i = 0; i < n; i++) {
-            pm_act a = act_new(n + 3, cols);
+            pm_act a = act_new(n, cols);
             act_set(&a, i, x);
-            matmul(&p, 0, OUT, &a, n, out, OUT);
+            matmul(&p, 0, OUT, &a, out, OUT);
             CHECK(!memcmp(out + i * OUT, alone, sizeof alone), "%s %s: row %zu of %zu", k->name, f->name, i, n);
             act_free(&a);
         }
@@ -308,9 +322,9 @@ static void test_rows(size_t cols) {
         random_row(&r, x, cols);
         act_set(&many, i, x);
         act_set(&one, 0, x);
-        matmul(&p, 0, OUT, &one, 1, each + i * OUT, OUT);
+        matmul(&p, 0, OUT, &one, each + i * OUT, OUT);
     }
-    matmul(&p, 0, OUT, &many, MANY, out, OUT);
+    matmul(&p, 0, OUT, &many, out, OUT);
     CHECK(!memcmp(out, each, MANY * OUT * sizeof *out), "%s %s: %d rows", k->name, f->name, MANY);
     act_free(&many);
     act_free(&one);
@@ -333,11 +347,11 @@ static void test_parts(size_t cols) {
         random_row(&r, x, cols);
         act_set(&a, i, x);
     }
-    matmul(&p, 0, OUT, &a, N, whole, OUT);
+    matmul(&p, 0, OUT, &a, whole, OUT);
     for (size_t begin = 0; begin < OUT; begin += group)
         for (size_t end = begin + group < OUT ? begin + group : OUT;; end = end + group < OUT ? end + group : OUT) {
             for (size_t i = 0; i < N * STRIDE + 2; i++) part[i] = guard;
-            matmul(&p, begin, end, &a, N, part + 1, STRIDE);
+            matmul(&p, begin, end, &a, part + 1, STRIDE);
             int beside = part[0] != guard || part[N * STRIDE + 1] != guard;
             for (size_t i = 0; i < N; i++) {
                 const float *row = part + 1 + i * STRIDE;
@@ -362,12 +376,12 @@ static void test_poisoned_weights(size_t cols) {
     float x[MAX_COLS], whole[OUT], out[OUT];
     random_row(&r, x, cols);
     act_set(&a, 0, x);
-    matmul(&p, 0, OUT, &a, 1, whole, OUT);
+    matmul(&p, 0, OUT, &a, whole, OUT);
     for (size_t o = 0; o < OUT; o++) {
         memset(poisoned, 0xff, OUT * bytes);
         memcpy(poisoned + o * bytes, w + o * bytes, bytes);
         pm_packed q = packed(poisoned, cols);
-        matmul(&q, 0, OUT, &a, 1, out, OUT);
+        matmul(&q, 0, OUT, &a, out, OUT);
         CHECK(!memcmp(&out[o], &whole[o], sizeof *out), "%s %s, %zu columns: output %zu depends on others", k->name, f->name, cols, o);
         packed_free(&q);
     }
@@ -388,7 +402,7 @@ static void test_nonfinite(size_t cols) {
     act_set(&a, 0, x);
     x[cols / 2] = NAN;
     act_set(&a, 1, x);
-    matmul(&p, 0, OUT, &a, 2, out, OUT);
+    matmul(&p, 0, OUT, &a, out, OUT);
     for (size_t o = 0; o < OUT; o++)
         CHECK(isfinite(out[o]) && isnan(out[OUT + o]), "%s %s: %g beside %g", k->name, f->name, (double)out[o], (double)out[OUT + o]);
     act_free(&a);

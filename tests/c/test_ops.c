@@ -1,7 +1,7 @@
 /* test_ops.c - the ops of the CPU back end on a small file of weights.
  *
  * The row rule by memcmp: every op gives 17 rows the same bits, and the cache too, in calls of 1..17 rows, with 1..4
- * threads, on every kernel set, and when weights come in groups of rows that no border respects. One variant is also
+ * threads, on every kernel set; clusters are no whole groups of packed rows. One variant is also
  * checked against double where no other test looks inside (mixture of experts, centroid head). Errors: reads that
  * fail, ids and types that do not exist. */
 #include "base/f16.h"
@@ -164,9 +164,10 @@ static void open_world(world *w, const char *path, const struct variant *v, int 
     CHECK(pm_backend_cpu_open(threads, &w->b, &err) == PYMTP_OK, "%s", err.text);
     CHECK(w->b->prepare(w->b, &limits, &err) == PYMTP_OK, "%s", err.text);
     CHECK(pm_gguf_open(path, &w->file, &err) == PYMTP_OK, "%s", err.text);
+    w->ordering = new_buf(w->b, in.ordering, sizeof in.ordering);
     for (int i = 0; i < N_MATRICES; i++) {
         const pm_gguf_tensor *t = pm_gguf_tensor_find(w->file, shape[i].name);
-        CHECK(w->b->matrix_new(w->b, w->file, t, 0, shape[i].rows, &w->m[i], &err) == PYMTP_OK, "%s", err.text);
+        CHECK(w->b->matrix_new(w->b, w->file, t, 0, shape[i].rows, i == HEAD2 ? w->ordering : NULL, &w->m[i], &err) == PYMTP_OK, "%s", err.text);
     }
     CHECK(w->b->table_new(w->b, w->file, pm_gguf_tensor_find(w->file, "embed"), &w->embed, &err) == PYMTP_OK, "%s", err.text);
     CHECK(w->b->table_new(w->b, w->file, pm_gguf_tensor_find(w->file, "ple_table"), &w->ple_table, &err) == PYMTP_OK, "%s", err.text);
@@ -174,7 +175,6 @@ static void open_world(world *w, const char *path, const struct variant *v, int 
     w->head_norm = random_buf(w->b, &r, DIM);
     w->ple_norm = random_buf(w->b, &r, PLE);
     w->expert_scale = random_buf(w->b, &r, EXPERTS);
-    w->ordering = new_buf(w->b, in.ordering, sizeof in.ordering);
     w->ids = new_buf(w->b, NULL, ROWS * sizeof(int32_t));
     w->x = new_buf(w->b, NULL, sizeof in.x);
     w->wide = new_buf(w->b, NULL, ROWS * HEADS * DIM * sizeof(float));
@@ -443,7 +443,7 @@ static void check_clusters(const world *w, const results *r) {
             double want, size = 0;
             product(w, HEAD2, (size_t)ids[i], 1, h, &want);
             for (int j = 0; j < D2; j++) size += fabs(h[j] * 0.3);
-            CHECK(fabs((double)scores[i] - want) <= (D2 / 16 + 7) * 0x1p-24 * size, "row %d score %d", row, i);
+            CHECK(fabs((double)scores[i] - want) <= (D2 / 32 + 18) * 0x1p-24 * size, "row %d score %d", row, i);
             if (scores[i] > scores[best] || (scores[i] == scores[best] && ids[i] < ids[best])) best = i;
         }
         CHECK(*(const int32_t *)(const void *)(r->out[OUT_BEST2] + row) == ids[best], "row %d: argmax of candidates", row);
@@ -515,18 +515,18 @@ static void check_errors(world *w, const char *path) {
         CHECK(b->embed(b, 2, w->ids, w->embed, 1, w->out, &err) == PYMTP_E_ARG && strstr(err.text, "embed"), "id %d: %s", bad[i][1], err.text);
     }
     pm_clear(&err);
-    CHECK(b->matrix_new(b, w->file, integers, 0, 1, &m, &err) == PYMTP_E_UNSUPPORTED && !m && strstr(err.text, "integers"), "%s", err.text);
+    CHECK(b->matrix_new(b, w->file, integers, 0, 1, NULL, &m, &err) == PYMTP_E_UNSUPPORTED && !m && strstr(err.text, "integers"), "%s", err.text);
     pm_clear(&err);
     CHECK(b->table_new(b, w->file, integers, &t, &err) == PYMTP_E_UNSUPPORTED && !t && strstr(err.text, "integers"), "%s", err.text);
     pm_clear(&err);
-    CHECK(b->matrix_new(b, w->file, wq, 1, wq->rows, &m, &err) == PYMTP_E_FORMAT && !m, "%s", err.text);
-    CHECK(b->matrix_new(b, w->file, wq, 0, 0, &m, NULL) == PYMTP_E_FORMAT && !m, "no rows");
-    CHECK(b->matrix_new(b, w->file, wq, 3, 5, &m, NULL) == PYMTP_OK && m, "rows 3..7");
+    CHECK(b->matrix_new(b, w->file, wq, 1, wq->rows, NULL, &m, &err) == PYMTP_E_FORMAT && !m, "%s", err.text);
+    CHECK(b->matrix_new(b, w->file, wq, 0, 0, NULL, &m, NULL) == PYMTP_E_FORMAT && !m, "no rows");
+    CHECK(b->matrix_new(b, w->file, wq, 3, 5, NULL, &m, NULL) == PYMTP_OK && m, "rows 3..7");
     if (m) CHECK(b->matrix_bytes(m) > 0, "bytes");
     b->matrix_free(b, m);
     CHECK(!truncate(path, 400), "truncate");
     pm_clear(&err);
-    CHECK(b->matrix_new(b, w->file, wq, 0, wq->rows, &m, &err) == PYMTP_E_IO && !m && err.text[0], "%s", err.text);
+    CHECK(b->matrix_new(b, w->file, wq, 0, wq->rows, NULL, &m, &err) == PYMTP_E_IO && !m && err.text[0], "%s", err.text);
     pm_clear(&err);
     b->buf_write(b, w->ids, 0, in.ids, 2 * sizeof(int32_t));
     CHECK(b->embed(b, 2, w->ids, w->embed, 1, w->out, &err) == PYMTP_E_IO && err.text[0], "%s", err.text);
@@ -566,15 +566,7 @@ int main(void) {
                     close_world(&w);
                 }
             }
-            /* groups of 5 rows: no border of this file respects them. Only where packing is by single rows can it be pretended. */
             open_world(&w, path, &variants[v], 3);
-            pm_cpu *cpu = (pm_cpu *)w.b;
-            pm_kernels grouped = *cpu->k;
-            if (grouped.group == 1) grouped.group = 5;
-            cpu->k = &grouped;
-            CHECK(w.b->prepare(w.b, &limits, NULL) == PYMTP_OK, "prepare again");
-            run_all(&w, &variants[v], 7, &have);
-            compare(&want, &have, "groups of rows", 3, 7);
             check_errors(&w, path);
             close_world(&w);
             results_free(&want);

@@ -158,6 +158,93 @@ static void test_against_literal(void) {
     }
 }
 
+static void sort_best_first(const float *logits, float *best, int32_t *ids) {
+    static entry all[VOCAB];
+    for (int i = 0; i < VOCAB; i++) all[i] = (entry){(double)logits[i], i};
+    qsort(all, VOCAB, sizeof *all, compare_entries);
+    for (int i = 0; i < VOCAB; i++) {
+        best[i] = logits[all[i].id];
+        ids[i] = all[i].id;
+    }
+}
+
+/* The best logits that pm_sampler_top asks for give the choice of all of them; bans cost one each, and what can lift any logit asks
+ * for all. */
+static void test_top(void) {
+    float logits[VOCAB], best[VOCAB], bias[8];
+    int32_t ids[VOCAB], bias_ids[8], suppressed[3];
+    int fewer = 0;
+    for (int round = 0; round < 2000; round++) {
+        pymtp_params p;
+        pymtp_params_init(&p);
+        p.temperature = round % 3 ? 0.3 * (round % 7 + 1) : 0;
+        p.top_k = 1 + (int32_t)(random_u32() % 80);
+        p.top_p = random_u32() % 2 ? random_unit() : 1;
+        p.min_p = random_u32() % 3 ? 0 : random_unit() * 0.3;
+        p.seed = random_u32();
+        for (int i = 0; i < VOCAB; i++) {
+            const double v = random_unit() * 16 - 8;
+            logits[i] = (float)(round % 2 ? v : floor(v)); /* half of the rounds: many ties */
+        }
+        sort_best_first(logits, best, ids); /* the best are the likeliest to be banned */
+        p.n_bias = random_u32() % 8;
+        p.bias_ids = bias_ids;
+        p.bias_values = bias;
+        for (size_t i = 0; i < p.n_bias; i++) {
+            bias_ids[i] = ids[random_u32() % 20];
+            bias[i] = -INFINITY;
+        }
+        const size_t n_suppressed = random_u32() % 4;
+        for (size_t i = 0; i < n_suppressed; i++) suppressed[i] = ids[random_u32() % 5];
+        pm_sampler *s = NULL;
+        CHECK(pm_sampler_new(&p, suppressed, n_suppressed, VOCAB, &s, NULL) == PYMTP_OK, "sampler");
+        if (!s) return;
+        const int32_t top = pm_sampler_top(s), k = p.temperature == 0 ? 1 : p.top_k;
+        CHECK(top >= k && top <= k + (int32_t)(p.n_bias + n_suppressed), "k %d asks for %d with %zu bans", k, top, p.n_bias + n_suppressed);
+        fewer += top < k + (int32_t)(p.n_bias + n_suppressed); /* an id that is banned twice counts once */
+        const int32_t expected = chosen_by(s, logits, NULL, VOCAB, NULL, 0, round);
+        CHECK(chosen_by(s, best, ids, (size_t)top, NULL, 0, round) == expected, "round %d: the best %d choose another token", round, top);
+        pm_sampler_free(s);
+    }
+    CHECK(fewer, "no id was banned twice");
+}
+
+static int32_t top_of(pymtp_params p, int32_t vocab) {
+    pm_sampler *s = NULL;
+    CHECK(pm_sampler_new(&p, NULL, 0, vocab, &s, NULL) == PYMTP_OK, "sampler");
+    const int32_t top = s ? pm_sampler_top(s) : -1;
+    pm_sampler_free(s);
+    return top;
+}
+
+static void test_top_or_all(void) {
+    const int32_t id = 3;
+    const float finite = 0.5f, ban = -INFINITY;
+    pymtp_params base, p;
+    pymtp_params_init(&base);
+    CHECK(top_of(base, VOCAB) == 64 && top_of(base, 64) == 64 && top_of(base, 63) == 0, "top-k 64 of vocabularies");
+    p = base;
+    p.top_k = 0;
+    CHECK(top_of(p, VOCAB) == 0, "no top-k");
+    p.temperature = 0;
+    CHECK(top_of(p, VOCAB) == 1, "greedy");
+    p.bias_ids = &id;
+    p.bias_values = &ban;
+    p.n_bias = 1;
+    CHECK(top_of(p, VOCAB) == 2 && top_of(p, 4) == 2, "greedy with a ban");
+    p.bias_values = &finite;
+    CHECK(top_of(p, VOCAB) == 0, "a finite bias");
+    p = base;
+    p.repetition_penalty = 1.1;
+    CHECK(top_of(p, VOCAB) == 0, "a repetition penalty");
+    p = base;
+    p.presence_penalty = -0.1;
+    CHECK(top_of(p, VOCAB) == 0, "a presence penalty");
+    p = base;
+    p.frequency_penalty = 0.1;
+    CHECK(top_of(p, VOCAB) == 0, "a frequency penalty");
+}
+
 /* The real vocabulary: every way through the selection. */
 static void test_large(void) {
     const size_t n = 262144;
@@ -344,6 +431,8 @@ static void test_logprobs(void) {
 
 int main(void) {
     test_against_literal();
+    test_top();
+    test_top_or_all();
     test_large();
     test_by_hand();
     test_refusals();

@@ -45,8 +45,9 @@ static void buf_free(pm_backend *b, pm_buf *buf) {
 
 static void buf_write(pm_backend *b, pm_buf *buf, size_t offset, const void *src, size_t bytes) { memcpy(buf->data + offset, src, bytes); }
 
-static pymtp_status matrix_new(pm_backend *b, const pm_gguf *g, const pm_gguf_tensor *t, uint64_t first, uint64_t rows, pm_matrix **out,
-                               pymtp_error *err) {
+/* Rows stay in the tensor's order: digests are of what the file holds. */
+static pymtp_status matrix_new(pm_backend *b, const pm_gguf *g, const pm_gguf_tensor *t, uint64_t first, uint64_t rows, const pm_buf *order,
+                               pm_matrix **out, pymtp_error *err) {
     PM_TRY(request(err));
     const size_t row_bytes = (size_t)(t->bytes / t->rows), bytes = row_bytes * (size_t)rows;
     *out = must(calloc(1, sizeof **out));

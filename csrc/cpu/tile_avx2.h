@@ -1,0 +1,78 @@
+/* tile_avx2.h - the vocabulary of tiles (tile_scalar.h) on AVX2, FMA and F16C: 8 rows a vector. */
+#ifndef PM_CPU_TILE_AVX2_H
+#define PM_CPU_TILE_AVX2_H
+
+#include "cpu/layout.h"
+
+#include <immintrin.h>
+#include <stdint.h>
+
+#define LANES 8
+#define VECTORS 1
+#define TILE_ROWS 4 /* 4 integer and 4 float accumulators of 16 registers */
+
+typedef __m256i tb, ti, ta;
+typedef __m256 tf;
+
+ALWAYS void t_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+
+ALWAYS tb tb_load(const uint8_t *p) { return _mm256_loadu_si256((const void *)p); }
+ALWAYS tb tb_nibble(tb x, int high) { return _mm256_and_si256(high ? _mm256_srli_epi16(x, 4) : x, _mm256_set1_epi8(15)); }
+ALWAYS tb tb_pair(tb x, int shift) { return _mm256_and_si256(_mm256_srli_epi16(x, shift), _mm256_set1_epi8(3)); }
+ALWAYS tb or_masked(tb q, tb x, char mask) { return _mm256_or_si256(q, _mm256_and_si256(x, _mm256_set1_epi8(mask))); }
+ALWAYS tb shifted(tb x, int left) { return left > 0 ? _mm256_slli_epi16(x, left) : left < 0 ? _mm256_srli_epi16(x, -left) : x; }
+ALWAYS tb tb_or_bit(tb q, tb x, int bit, int to) { return or_masked(q, shifted(x, to - bit), (char)(1 << to)); }
+ALWAYS tb tb_or_pair(tb q, tb x, int shift) { return or_masked(q, shifted(x, 4 - shift), 48); }
+ALWAYS tb tb_lookup(const int8_t *table, tb i) {
+    return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)table)), i);
+}
+
+ALWAYS ta ta_load(const int8_t *p) {
+    int32_t x;
+    __builtin_memcpy(&x, p, 4);
+    return _mm256_set1_epi32(x);
+}
+
+ALWAYS ti ti_zero(void) { return _mm256_setzero_si256(); }
+ALWAYS ti ti_set(int32_t x) { return _mm256_set1_epi32(x); }
+ALWAYS ti ti_shl(ti x, int n) { return n ? _mm256_slli_epi32(x, n) : x; }
+
+#define WIDE_BIAS 0
+ALWAYS tb tb_wide(tb x) { return x; }
+ALWAYS ti pairs_added(ti pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
+/* Up to 6 bits: four products of at most 63 * 127 fit in 16 bits with their sign. */
+ALWAYS ti t_dot2(ti s, tb w0, ta a0, tb w1, ta a1) {
+    return _mm256_add_epi32(s, pairs_added(_mm256_add_epi16(_mm256_maddubs_epi16(w0, a0), _mm256_maddubs_epi16(w1, a1))));
+}
+/* Signed weights: the sign moves to the activation, which is never -128. |w| <= 128: two products fit in 16 bits. */
+ALWAYS ti dot_signed(ti s, tb w, ta a) {
+    return _mm256_add_epi32(s, pairs_added(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w))));
+}
+ALWAYS ti t_dot2_wide(ti s, tb w0, ta a0, tb w1, ta a1) { return dot_signed(dot_signed(s, w0, a0), w1, a1); }
+
+ALWAYS tf tf_zero(void) { return _mm256_setzero_ps(); }
+ALWAYS tf tf_set(float x) { return _mm256_set1_ps(x); }
+ALWAYS tf tf_load(const float *p) { return _mm256_loadu_ps(p); }
+ALWAYS void tf_store(float *p, tf x) { _mm256_storeu_ps(p, x); }
+ALWAYS tf tf_of(ti x) { return _mm256_cvtepi32_ps(x); }
+ALWAYS tf tf_add(tf x, tf y) { return _mm256_add_ps(x, y); }
+ALWAYS tf tf_mul(tf x, tf y) { return _mm256_mul_ps(x, y); }
+ALWAYS tf tf_fma(tf x, tf y, tf z) { return _mm256_fmadd_ps(x, y, z); }
+ALWAYS tf tf_fnma(tf x, tf y, tf z) { return _mm256_fnmadd_ps(x, y, z); }
+ALWAYS tf tf_f16(const uint8_t *p) { return _mm256_cvtph_ps(_mm_loadu_si128((const void *)p)); }
+ALWAYS tf tf_bf16(const uint8_t *p) {
+    return _mm256_castsi256_ps(_mm256_slli_epi32(_mm256_cvtepu16_epi32(_mm_loadu_si128((const void *)p)), 16));
+}
+ALWAYS ti bytes_at(const uint8_t *p) { return _mm256_cvtepu8_epi32(_mm_loadl_epi64((const void *)p)); }
+ALWAYS tf tf_u8(const uint8_t *p) { return tf_of(bytes_at(p)); }
+ALWAYS tf tf_i8(const uint8_t *p) { return tf_of(_mm256_cvtepi8_epi32(_mm_loadl_epi64((const void *)p))); }
+ALWAYS tf tf_u4(const uint8_t *p, int high) {
+    return tf_of(_mm256_and_si256(high ? _mm256_srli_epi32(bytes_at(p), 4) : bytes_at(p), _mm256_set1_epi32(15)));
+}
+ALWAYS tf tf_e8(const uint8_t *p) {
+    const ti e = bytes_at(p), normal = _mm256_slli_epi32(_mm256_sub_epi32(e, _mm256_set1_epi32(1)), 23);
+    const ti small = _mm256_sllv_epi32(_mm256_set1_epi32(0x00200000), e), is_small = _mm256_cmpgt_epi32(_mm256_set1_epi32(2), e);
+    return _mm256_castsi256_ps(_mm256_blendv_epi8(normal, small, is_small));
+}
+
+#endif
