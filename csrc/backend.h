@@ -7,8 +7,8 @@
  *   - the number of rows may pick a tile shape, never a number format, a split of the sum or an algorithm;
  *   - activations are quantised per row and block of 32;
  *   - attention makes one partial softmax of each KV block of PM_KV_BLOCK absolute positions and merges them in position
- *     order, blocks within spans and then spans; what a row does not see is not read for it (a stale NaN must not get
- *     in); rows see each other only through the cache, at its stored precision;
+ *     order, in an order fixed by the layer; what a row does not see is not multiplied for it (a stale NaN must not
+ *     get in); rows see each other only through the cache, at its stored precision;
  *   - an expert's rows may be grouped, but a row's sum over experts runs in that row's own rank order.
  *
  * Ops only enqueue; buf_read alone waits. Ops that cannot fail return void. `n` is always a number of rows and every

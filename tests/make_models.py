@@ -8,7 +8,7 @@ variant  ple    PLE, shared KV, double-wide MLP; centroid drafter             (t
 mix      "Q4_0", or "Q4_K+Q6_K": the second is for token_embd, the PLE table, attn_v and ffn_down. Rows that are no multiple
          of the format's block fall back as published files do. Norms, router and scales are F32, per_layer_model_proj BF16.
 
-D = 256, window 32 (100 tokens wrap the rings), vocabulary and tokenizer of tests/data/tiny-e2b.gguf. Formats that the gguf
+D = 256, window 32 (more than 128 tokens wrap the rings), vocabulary and tokenizer of tests/data/tiny-e2b.gguf. Formats that the gguf
 package can quantise hold normally distributed weights; the others hold random valid blocks, their scales chosen so that
 the spread is the same. Scales are such that greedy text does not collapse: the negative layer_output_scale of layer 0 makes the
 embedding count against itself (a tied head would otherwise repeat the last token; keqv has an output.weight of its own),

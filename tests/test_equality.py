@@ -2,8 +2,8 @@
 whatever is drafted, by whatever threads, prompt chunks and batch mates.
 
 The plain run (no drafts, one thread, chunks of 16, alone) of the same model, cache type and sampling is the reference. With
-chunks of 16 a ring holds 96 positions of the goldens (window 64) and 64 of the small quantized models (window 32): most
-requests are longer, so they wrap both the windows and the rings.
+chunks of 16 a ring holds 128 positions, of the goldens (window 64) and of the small quantized models (window 32): half of
+the requests are longer, so they wrap both the windows and the rings.
 """
 import functools
 import random
@@ -31,9 +31,9 @@ def models(data, tmp_path_factory):
 
 
 def prompt_of(vocab, index):
-    """Prompts of 3 to 100 tokens that share no prefix, BOS first."""
+    """Prompts of 3 to 140 tokens that share no prefix, BOS first."""
     rng = random.Random(index)
-    return [2] + [rng.randrange(10, vocab) for _ in range((70, 3, 100, 64, 11, 80, 5, 37)[index % 8])]
+    return [2] + [rng.randrange(10, vocab) for _ in range((110, 3, 140, 97, 11, 120, 5, 37)[index % 8])]
 
 
 class Bench:

@@ -9,8 +9,8 @@
 
 typedef struct pm_pool pm_pool;
 
-/* Work on the items [begin, end) of a job; thread is 0..threads-1 (the caller is 0), for per-thread scratch. Called
- * any number of times by one thread, one call at a time. */
+/* Work on the items [begin, end) of a job; thread is 0..threads-1 (the caller is 0), for per-thread scratch. A thread may
+ * call it several times, one call at a time, with chunks in any order, or not at all. */
 typedef void (*pm_job)(void *context, size_t begin, size_t end, int thread);
 
 pymtp_status pm_pool_new(int threads, pm_pool **out, pymtp_error *err); /* threads >= 1 */

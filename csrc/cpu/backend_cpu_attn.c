@@ -82,7 +82,7 @@ void pm_cpu_norm_qkv(pm_backend *b, const pm_rows *rows, const pm_qkv *w, const 
 
 #define SPAN_BLOCKS 4
 #define PARTIAL_ROWS 32   /* rows for which the states of one span per thread must fit */
-#define SPANS_A_THREAD 4  /* fewer spans are not worth a second pass, and would not divide evenly */
+#define SPANS_A_THREAD 4  /* from so many spans on they divide evenly enough */
 
 typedef struct attend_context {
     pm_cpu *cpu;
@@ -92,7 +92,8 @@ typedef struct attend_context {
     float *out;
     size_t rows, heads, group, dim, state; /* group: query heads of a KV head; state: floats from state to state */
     int64_t window, self, span;            /* span: positions of a span */
-    int64_t begin, end;                    /* spans of this wave, or all */
+    int64_t length;                        /* one beyond the last position that any row sees */
+    int64_t begin, end;                    /* spans: all, or of one wave */
     size_t tile, tiles;                    /* queries of an item, items of a KV head */
 } attend_context;
 
@@ -124,7 +125,8 @@ static tile tile_at(const attend_context *e, size_t kv, size_t index) {
     return (tile){kv, first, queries - first < e->tile ? queries - first : e->tile};
 }
 
-/* Puts the queries of a tile that see the block at `base` into b, as `query`: their index in the tile. Returns how many keys any of them sees. */
+/* Puts the queries of a tile that see the block at `base` into b, and their places in the tile into `query`. Returns from
+ * the first to the last key that any of them sees. */
 static size_t gather_queries(const attend_context *e, const tile *t, int64_t base, pm_attend_block *b, size_t *query) {
     int64_t low = base + PM_KV_BLOCK, high = base;
     b->queries = 0;
@@ -144,25 +146,31 @@ static size_t gather_queries(const attend_context *e, const tile *t, int64_t bas
     return high > low ? (size_t)(high - low) : 0;
 }
 
+/* Offset of the head of KV head `kv` at a position, in keys and in values. */
+static size_t stored_at(const pm_kv_view *view, int64_t position, size_t kv) {
+    return (size_t)(position % view->capacity) * view->row_bytes + kv * (view->row_bytes / (size_t)view->heads);
+}
+
 /* into[i] = state of query i of the tile over one span, for those that see some of it: seen[i]. */
 static void attend_span(const attend_context *e, const tile *t, int64_t span, float *const *into, int *seen, int thread) {
-    const size_t head_bytes = e->view->row_bytes / (size_t)e->view->heads;
+    const pm_kernels *k = e->cpu->k;
     float *block = e->cpu->states + (size_t)thread * e->cpu->states_each;
     pm_attend_block b = {.stride = e->view->row_bytes, .n = e->dim, .type = e->view->type, .p = block + PM_ATTEND_QUERIES * e->state};
     size_t query[PM_ATTEND_QUERIES], keys;
     for (size_t i = 0; i < t->n; i++) seen[i] = 0;
     for (int64_t base = span * e->span; base < (span + 1) * e->span; base += PM_KV_BLOCK) {
         if (!(keys = gather_queries(e, t, base, &b, query))) continue;
-        const size_t offset = (size_t)(base % e->view->capacity) * e->view->row_bytes + t->kv * head_bytes;
-        b.k = e->view->k->data + offset;
-        b.v = e->view->v->data + offset;
+        const int64_t next = base + PM_KV_BLOCK;
+        b.k = e->view->k->data + stored_at(e->view, base, t->kv);
+        b.v = e->view->v->data + stored_at(e->view, base, t->kv);
+        b.next = next < e->length ? e->view->k->data + stored_at(e->view, next, t->kv) : NULL;
         for (size_t a = 0; a < b.queries; a++) b.state[a] = seen[query[a]] ? block + a * e->state : into[query[a]];
-        e->cpu->k->attend_block(&b);
+        k->attend_block(&b);
         for (size_t a = 0; a < b.queries; a++) {
-            if (seen[query[a]]) e->cpu->k->attend_merge(b.state[a], e->dim, into[query[a]]);
+            if (seen[query[a]]) k->attend_merge(b.state[a], e->dim, into[query[a]]);
             seen[query[a]] = 1;
         }
-        atomic_fetch_add_explicit(&e->cpu->kv_read, 2 * keys * head_bytes, memory_order_relaxed);
+        atomic_fetch_add_explicit(&e->cpu->kv_read, 2 * keys * (e->view->row_bytes / (size_t)e->view->heads), memory_order_relaxed);
     }
 }
 
@@ -204,7 +212,7 @@ static void walk_job(void *context, size_t begin, size_t end, int thread) {
 
 /* ---- threads share the spans ---- */
 
-/* The states of the first (rows * heads) in `partial` are those of all spans of earlier waves; then come those of each span of this wave. */
+/* (1 + spans of the wave, rows, heads): first the states over the spans of the waves before, then those of each span. */
 static float *partial_state(const attend_context *e, size_t span, size_t head) {
     return e->cpu->partial + (span * e->rows * e->heads + head) * e->state;
 }
@@ -244,33 +252,41 @@ static void merge_job(void *context, size_t begin, size_t end, int thread) {
 
 /* ---- a segment ---- */
 
-static void attend_segment(attend_context *e) {
+static void by_tiles(attend_context *e) {
     const size_t threads = (size_t)e->cpu->threads, kv = (size_t)e->view->heads, queries = e->rows * e->group;
-    const size_t wave = e->cpu->partial_floats / (e->rows * e->heads * e->state); /* spans that fit, and one */
-    int64_t low = INT64_MAX, high = 0;
-    for (size_t r = 0; r < e->rows; r++) {
-        int64_t from, to;
-        visible(e, r, &from, &to);
-        low = from < low ? from : low;
-        high = to > high ? to : high;
-    }
-    const int64_t first = low / e->span, last = (high + e->span - 1) / e->span;
-    e->begin = first;
-    e->end = last;
-    e->tile = PM_ATTEND_QUERIES;
-    e->tiles = (queries + e->tile - 1) / e->tile;
-    if (threads > 1 && wave > threads && kv * e->tiles < 2 * threads && last - first >= SPANS_A_THREAD * (int64_t)threads) {
-        for (; e->begin < last; e->begin = e->end) {
-            e->end = last - e->begin < (int64_t)wave - 1 ? last : e->begin + (int64_t)wave - 1;
-            pm_pool_run(e->cpu->pool, kv * (size_t)(e->end - e->begin) * e->tiles, 1, spans_job, e);
-            pm_pool_run(e->cpu->pool, e->rows * e->heads, 1, merge_job, e);
-        }
-        return;
-    }
     const size_t even = (kv * queries + threads - 1) / threads; /* queries of a thread */
     if (even < e->tile) e->tile = even > 4 ? pm_round_up(even, 4) : even;
     e->tiles = (queries + e->tile - 1) / e->tile;
     pm_pool_run(e->cpu->pool, kv * e->tiles, 1, walk_job, e);
+}
+
+static void by_spans(attend_context *e, int64_t wave) {
+    const size_t kv = (size_t)e->view->heads;
+    const int64_t end = e->end;
+    for (; e->begin < end; e->begin = e->end) {
+        e->end = end - e->begin < wave ? end : e->begin + wave;
+        pm_pool_run(e->cpu->pool, kv * (size_t)(e->end - e->begin) * e->tiles, 1, spans_job, e);
+        pm_pool_run(e->cpu->pool, e->rows * e->heads, 1, merge_job, e);
+    }
+}
+
+/* Spans are shared when tiles alone would leave threads idle or have several read the same keys. */
+static void attend_segment(attend_context *e) {
+    const int64_t threads = e->cpu->threads, wave = (int64_t)(e->cpu->partial_floats / (e->rows * e->heads * e->state)) - 1;
+    int64_t first = INT64_MAX;
+    for (size_t r = 0; r < e->rows; r++) {
+        int64_t from, to;
+        visible(e, r, &from, &to);
+        first = from < first ? from : first;
+        e->length = to > e->length ? to : e->length;
+    }
+    e->begin = first / e->span;
+    e->end = (e->length + e->span - 1) / e->span;
+    e->tile = PM_ATTEND_QUERIES;
+    e->tiles = (e->rows * e->group + e->tile - 1) / e->tile;
+    const int few = e->view->heads * (int64_t)e->tiles < 2 * threads;
+    if (threads > 1 && few && wave >= threads && e->end - e->begin >= SPANS_A_THREAD * threads) by_spans(e, wave);
+    else by_tiles(e);
 }
 
 void pm_cpu_attend(pm_backend *b, const pm_rows *rows, const pm_kv_view *views, const pm_buf *q, int32_t heads, int32_t window,

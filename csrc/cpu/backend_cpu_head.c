@@ -111,21 +111,21 @@ static float capped_bound(const pm_kernels *k, float largest, float cap) {
     return largest + (32 * 0x1p-24f * cap + 0x1p-123f);
 }
 
-/* Logits x (n) of ids from `first` on join the row's best, before capping; most units are skipped at a glance. A thread meets ids in
- * ascending order: what equals the least of the kept ones is no better. */
+/* Logits x (n) of ids from `first` on join the row's best, before capping; most units are skipped at a glance. A thread meets its units
+ * in any order: what equals the least of the kept ones may have a lower id. */
 static void take_unit(const head_context *e, pm_cpu_top_row *t, float *x, size_t n, size_t first) {
     const pm_kernels *k = e->cpu->k;
     float largest = k->peak(x, n);
     if (e->cap != 0) {
-        if (capped_bound(k, largest, e->cap) <= t->least) return;
+        if (capped_bound(k, largest, e->cap) < t->least) return;
         k->softcap(x, n, e->cap);
         largest = k->peak(x, n);
     }
-    if (largest <= t->least) return;
+    if (largest < t->least) return;
     t->bad |= largest != largest;
     for (size_t i = 0; i < n; i++) {
         const float v = x[i] == x[i] ? x[i] : -INFINITY;
-        if (t->kept < e->k || v > t->least) keep(t, e->k, (pm_cpu_logit){v, (int32_t)(first + i)});
+        if (t->kept < e->k || v >= t->least) keep(t, e->k, (pm_cpu_logit){v, (int32_t)(first + i)});
     }
 }
 

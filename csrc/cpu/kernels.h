@@ -24,6 +24,7 @@ typedef struct pm_packed {
  * the sum of exp(score - max) * value in key order, max = its largest score, the sum of exp(score - max). */
 typedef struct pm_attend_block {
     const unsigned char *k, *v;
+    const unsigned char *next; /* keys of the block that will follow, to be fetched ahead; or NULL */
     size_t stride, n; /* n: values of a head */
     int32_t type;     /* PYMTP_KV_* */
     size_t queries;

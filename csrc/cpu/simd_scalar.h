@@ -11,7 +11,7 @@
 #include <string.h>
 
 /* Register tiles of attention: queries x keys (at most 4) of scores, queries x vectors of values. */
-enum { SCORE_QUERIES = 1, SCORE_KEYS = 1, VALUE_QUERIES = 1, VALUE_VECTORS = 1 };
+enum { SCORE_QUERIES = 4, SCORE_KEYS = 1, VALUE_QUERIES = 4, VALUE_VECTORS = 1 };
 
 typedef struct vf { float v[16]; } vf;
 typedef struct vi { int32_t v[16]; } vi;

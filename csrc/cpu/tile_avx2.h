@@ -9,7 +9,11 @@
 
 #define LANES 8
 #define VECTORS 1
+#if defined(PYMTP_SMALL_TILES) /* sanitized builds: a tenth of the code */
+#define TILE_ROWS 2
+#else
 #define TILE_ROWS 4 /* 4 integer and 4 float accumulators of 16 registers */
+#endif
 
 typedef __m256i tb, ti, ta;
 typedef __m256 tf;

@@ -10,7 +10,11 @@
 
 #define LANES 16
 #define VECTORS 2    /* two independent sets of rows hide the latency of one and share its broadcasts */
-#define TILE_ROWS 6  /* 2 x 6 integer and 2 x 6 float accumulators of 32 registers */
+#if defined(PYMTP_SMALL_TILES) /* sanitized builds: a tenth of the code */
+#define TILE_ROWS 2
+#else
+#define TILE_ROWS 6 /* 2 x 6 integer and 2 x 6 float accumulators of 32 registers */
+#endif
 
 typedef __m512i tb, ti, ta;
 typedef __m512 tf;

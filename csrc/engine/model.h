@@ -12,7 +12,6 @@
 
 #define PM_DEFAULT_CHUNK 128
 #define PM_MAX_CHUNK 512
-#define PM_PASS_SESSIONS 16                         /* most sessions that share one pass; more take several */
 #define PM_ROUND_ROWS (PM_MAX_DRAFT + 1)            /* rows of one session's draft-verify round, at most */
 
 struct pymtp_model {

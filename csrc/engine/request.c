@@ -80,6 +80,7 @@ pymtp_status pm_request_start(pymtp_session *s, const int32_t *prompt, size_t n,
     pm_request_free(&s->request);
     s->request = r;
     s->request.active = 1;
+    s->request.acceptance = pm_acceptance_start(&s->model->controller);
     atomic_store(&s->cancelled, 0);
     /* the last prompt token is always computed: its logits and hidden row are needed */
     const int64_t common = pm_common_prefix(s->tokens, s->length, prompt, (int64_t)n - 1);

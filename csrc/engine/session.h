@@ -29,6 +29,7 @@ typedef struct pm_request {
     pymtp_decoder *decoder;
     int32_t drafts[PM_MAX_DRAFT];
     int32_t n_drafts;
+    pm_acceptance acceptance;    /* of its drafts, for automatic depth */
     /* what the last step gave */
     int32_t out[PM_ROUND_ROWS];
     pymtp_logprob *logprobs;     /* (PM_ROUND_ROWS, 1 + params.logprobs) */

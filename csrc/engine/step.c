@@ -50,10 +50,23 @@ static int32_t draft_limit(const pymtp_session *s) {
     return limit > 0 ? (int32_t)limit : 0;
 }
 
-static int32_t draft_depth(pymtp_session *s) {
-    const int32_t limit = draft_limit(s), wanted = s->request.params.draft;
-    if (wanted != PYMTP_DRAFT_AUTO) return (int32_t)smaller(wanted, limit);
-    return pm_controller_depth(&s->model->controller, limit);
+static int decoding(const pymtp_session *s) { return s->length >= s->request.n_prompt; }
+
+/* Sets n_drafts of the sessions that decode; they are about to share a pass. */
+static void choose_depths(pymtp_session *const *sessions, size_t n) {
+    pm_draft_wish wishes[PM_PASS_SESSIONS];
+    int32_t count = 0;
+    for (size_t i = 0; i < n; i++) {
+        if (!decoding(sessions[i])) continue;
+        const pm_request *r = &sessions[i]->request;
+        const int32_t limit = draft_limit(sessions[i]), wanted = (int32_t)smaller(r->params.draft, limit);
+        const int is_auto = r->params.draft == PYMTP_DRAFT_AUTO;
+        wishes[count++] = (pm_draft_wish){&r->acceptance, is_auto ? 0 : wanted, is_auto ? limit : wanted, 0};
+    }
+    if (!count) return;
+    pm_controller_depths(&sessions[0]->model->controller, wishes, count);
+    for (size_t i = n; i-- > 0;)
+        if (decoding(sessions[i])) sessions[i]->request.n_drafts = wishes[--count].depth;
 }
 
 /* ---- draft ---- */
@@ -263,7 +276,8 @@ static void commit_round(part *p, size_t hidden, const scores *x, size_t row) {
     for (int32_t i = 0; i < r->n_drafts; i++) s->stats.drafted_by_position[i]++;
     for (int32_t i = 0; i < accepted; i++) s->stats.accepted_by_position[i]++;
     /* row i judges draft i: those after the last chosen row were never looked at */
-    if (r->n_drafts && !r->n_script) pm_controller_accepted(&s->model->controller, (int32_t)smaller(rows, r->n_drafts), accepted);
+    if (!r->n_script)
+        pm_controller_accepted(&s->model->controller, &r->acceptance, (int32_t)smaller(rows, r->n_drafts), accepted);
     const int32_t next = r->pending;
     r->pending = pending; /* what row 0 fed */
     commit(p, rows, hidden + (size_t)(rows ? rows - 1 : 0));
@@ -283,6 +297,20 @@ static void account(part *parts, int32_t n, double pass, double sample) {
     }
 }
 
+static void learn_costs(pm_controller *c, const part *parts, int32_t n, double seconds) {
+    int32_t rows = 0, draft_steps = 0;
+    double draft_seconds = 0;
+    for (int32_t i = 0; i < n; i++) {
+        const int32_t drafts = parts[i].rows - 1;
+        if (parts[i].prompt) return; /* prompt rows say nothing about the rounds that follow */
+        rows += parts[i].rows;
+        if (parts[i].s->request.n_script || drafts <= draft_steps) continue;
+        draft_steps = drafts;
+        draft_seconds = parts[i].draft_seconds;
+    }
+    pm_controller_cost(c, rows, draft_steps, draft_seconds, seconds);
+}
+
 /* Draft, verify and commit for sessions that share one pass. */
 static pymtp_status run_pass(pymtp_model *m, part *parts, int32_t n, pymtp_error *err) {
     size_t hidden = 0, row = 0;
@@ -297,26 +325,25 @@ static pymtp_status run_pass(pymtp_model *m, part *parts, int32_t n, pymtp_error
     }
     PM_TRY(status);
     const double computed = now();
-    if (n == 1 && !parts[0].prompt && !parts[0].s->request.n_script)
-        pm_controller_cost(&m->controller, parts[0].rows - 1, parts[0].draft_seconds, computed - start);
     for (int32_t i = 0; i < n; i++) {
         if (parts[i].prompt) commit_prompt(&parts[i], hidden, &x, row);
         else commit_round(&parts[i], hidden, &x, row);
         row += (size_t)parts[i].logits_rows;
         hidden += (size_t)(parts[i].logits_rows ? parts[i].logits_rows : 1);
     }
-    account(parts, n, computed - start, now() - computed);
+    const double end = now();
+    account(parts, n, computed - start, end - computed);
+    learn_costs(&m->controller, parts, n, end - start);
     return PYMTP_OK;
 }
 
 static part plan(pymtp_session *s) {
-    pm_request *r = &s->request;
-    if (s->length < r->n_prompt) {
+    const pm_request *r = &s->request;
+    if (!decoding(s)) {
         const int32_t rows = prompt_rows(s);
         const int ends = s->length + rows == r->n_prompt && r->params.max_tokens != 0;
         return (part){.s = s, .rows = rows, .prompt = 1, .logits_rows = ends};
     }
-    r->n_drafts = draft_depth(s);
     return (part){.s = s, .rows = 1 + r->n_drafts, .logits_rows = 1 + r->n_drafts};
 }
 
@@ -324,6 +351,7 @@ static pymtp_status run_passes(pymtp_session *const *sessions, size_t n, pymtp_e
     pymtp_model *m = sessions[0]->model;
     part parts[PM_PASS_SESSIONS];
     int32_t count = 0, rows = 0;
+    for (size_t i = 0; i < n; i += PM_PASS_SESSIONS) choose_depths(sessions + i, n - i < PM_PASS_SESSIONS ? n - i : PM_PASS_SESSIONS);
     for (size_t i = 0; i < n; i++) {
         if (atomic_load(&sessions[i]->cancelled)) {
             pm_request_finish(sessions[i], PYMTP_FINISH_CANCELLED);

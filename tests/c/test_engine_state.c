@@ -10,7 +10,7 @@
 #include <stdatomic.h>
 #include <unistd.h>
 
-#define LONG 300 /* more than three times round the rings of 96 */
+#define LONG 300 /* more than twice round the rings of 128 */
 
 static pymtp_error err;
 
@@ -55,7 +55,7 @@ static void rewinding(pymtp_model *m) {
     make_ids(ids, LONG, 1, 1280);
     for (size_t i = 0; i < sizeof to / sizeof *to; i++) {
         const int64_t n = to[i];
-        const int near = n >= 280 || !n; /* the rings reach 96 back and 63 of them are seen; nothing needs nothing */
+        const int near = n >= 280 || !n; /* the rings reach 128 back and 63 of them are seen; nothing needs nothing */
         pymtp_session *s = new_session(m);
         snprintf(what, sizeof what, "rewind to %lld", (long long)n);
         feed(s, ids, LONG);

@@ -57,8 +57,8 @@ static int holds(const pm_kv *kv, int32_t l, int64_t p, int64_t length, uint32_t
 
 static void test_shapes(void) {
     static const struct { int32_t window, context, rows, ring, full; } cases[] = {
-        {64, 512, 17, 96, 512}, {64, 500, 32, 96, 512}, {64, 97, 32, 96, 128}, {64, 96, 32, 0, 96}, {512, 100, 128, 0, 128},
-        {1, 300, 1, 32, 320}, {33, 640, 512, 576, 640},
+        {64, 512, 17, 128, 512}, {64, 500, 64, 128, 512}, {64, 129, 32, 128, 256}, {64, 128, 32, 0, 128}, {512, 100, 128, 0, 128},
+        {1, 300, 1, 128, 384}, {33, 700, 512, 640, 768}, {129, 700, 128, 384, 768},
     };
     for (size_t i = 0; i < sizeof cases / sizeof *cases; i++) {
         for (int32_t type = 0; type <= 2; type++) {
@@ -88,21 +88,21 @@ static void test_shapes(void) {
 }
 
 static void test_refusals(void) {
-    const pm_kv_shape s = shape_of(16, 100, 8, PYMTP_KV_F16), none = shape_of(16, 0, 8, PYMTP_KV_F16);
+    const pm_kv_shape s = shape_of(16, 200, 8, PYMTP_KV_F16), none = shape_of(16, 0, 8, PYMTP_KV_F16);
     pymtp_error err = {0};
     pm_kv *kv = NULL;
     uint8_t row[512];
     CHECK(pm_kv_new(b, &none, &kv, &err) == PYMTP_E_ARG && !kv && err.text[0], "context 0");
     CHECK(pm_kv_new(b, &s, &kv, NULL) == PYMTP_OK, "new");
     pm_clear(&err);
-    CHECK(pm_kv_commit(kv, 101, &err) == PYMTP_E_CONTEXT && err.text[0], "beyond the context");
-    write_rows(kv, 0, 100, 1); /* the context is not a multiple of the block */
-    CHECK(pm_kv_read(kv, 0, 99, 100, NULL, 0) == 2 * 2 * 64 && pm_kv_read(kv, 2, 0, 100, NULL, 0) == 0, "row bytes");
-    CHECK(pm_kv_read(kv, -1, 0, 100, row, sizeof row) < 0 && pm_kv_read(kv, LAYERS, 0, 100, row, sizeof row) < 0, "no such layer");
-    CHECK(pm_kv_read(kv, 1, 100, 100, row, sizeof row) < 0 && pm_kv_read(kv, 1, -1, 100, row, sizeof row) < 0, "no such position");
-    CHECK(pm_kv_read(kv, 0, 0, 100, row, sizeof row) < 0, "row 0 is gone from the ring");
+    CHECK(pm_kv_commit(kv, 201, &err) == PYMTP_E_CONTEXT && err.text[0], "beyond the context");
+    write_rows(kv, 0, 200, 1); /* the context is not a multiple of the block */
+    CHECK(pm_kv_read(kv, 0, 199, 200, NULL, 0) == 2 * 2 * 64 && pm_kv_read(kv, 2, 0, 200, NULL, 0) == 0, "row bytes");
+    CHECK(pm_kv_read(kv, -1, 0, 200, row, sizeof row) < 0 && pm_kv_read(kv, LAYERS, 0, 200, row, sizeof row) < 0, "no such layer");
+    CHECK(pm_kv_read(kv, 1, 200, 200, row, sizeof row) < 0 && pm_kv_read(kv, 1, -1, 200, row, sizeof row) < 0, "no such position");
+    CHECK(pm_kv_read(kv, 0, 0, 200, row, sizeof row) < 0, "row 0 is gone from the ring");
     memset(row, 7, sizeof row);
-    CHECK(pm_kv_read(kv, 1, 5, 100, row, 255) == 256 && row[0] == 7, "too small a buffer is not written");
+    CHECK(pm_kv_read(kv, 1, 5, 200, row, 255) == 256 && row[0] == 7, "too small a buffer is not written");
     pm_kv_free(kv);
     pm_kv_free(NULL);
     pm_kv_snapshot_free(NULL);
@@ -176,7 +176,7 @@ static void test_snapshot(void) {
     for (int64_t p = 0; p < 100; p += 20) write_rows(kv, p, p + 20, 3);
     CHECK(pm_kv_snapshot_new(kv, 100, &snap, NULL) == PYMTP_OK, "snapshot");
     for (int64_t p = 100; p < 600; p += 20) write_rows(kv, p, p + 20, 3);
-    CHECK(!pm_kv_can_rewind(kv, 100) && pm_kv_low(kv) == 600 - 64, "low %lld", (long long)pm_kv_low(kv));
+    CHECK(!pm_kv_can_rewind(kv, 100) && pm_kv_low(kv) == 600 - 128, "low %lld", (long long)pm_kv_low(kv));
     pm_kv_snapshot *late = NULL;
     CHECK(pm_kv_snapshot_new(kv, 100, &late, &err) == PYMTP_E_STATE && !late && err.text[0], "rows are gone");
     pm_kv_snapshot_restore(kv, snap);
@@ -237,7 +237,7 @@ int main(void) {
     for (uint64_t seed = 0; seed < 6; seed++) {
         test_rounds(64, 700, 17, seed);
         test_rounds(33, 650, 100, seed);
-        test_rounds(20, 110, 40, seed);  /* short context: rings wrap once or never */
+        test_rounds(20, 150, 40, seed);  /* short context: rings wrap once or never */
         test_rounds(200, 150, 32, seed); /* no rings at all */
         test_rounds(1, 300, 5, seed);
     }

@@ -15,7 +15,7 @@
 #include <unistd.h>
 
 enum { ROWS = 17, D = 96, FF = 160, HEADS = 4, KV = 2, DIM = 48, EXPERTS = 7, USED = 3, EFF = 32, LAYERS = 3, PLE = 32, VOCAB = 136,
-       CLUSTERS = 17, MEMBERS = 8, TOP = 3, D2 = 64, CAPACITY = 96, WINDOW = 40 };
+       CLUSTERS = 17, MEMBERS = 8, TOP = 3, D2 = 64, CAPACITY = 128, WINDOW = 40 };
 static const pm_limits limits = {.rows = ROWS, .width = D, .max_in = HEADS * DIM, .max_out = HEADS * DIM, .max_ff = FF, .heads_dim = HEADS * DIM,
                                  .head_dim = DIM, .experts = EXPERTS, .used = USED, .expert_ff = EFF, .ple = LAYERS * PLE, .vocab = VOCAB,
                                  .logits_rows = ROWS, .clusters = CLUSTERS};
