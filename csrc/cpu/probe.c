@@ -4,6 +4,7 @@
  * them. Arithmetic: the probe kernels of the kernel set in use, on values in the first cache. */
 #include "base/cpucount.h"
 #include "base/memory.h"
+#include "base/cpucount.h"
 #include "base/pool.h"
 #include "cpu/kernels.h"
 
