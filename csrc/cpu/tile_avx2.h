@@ -15,8 +15,6 @@
 #define TILE_ROWS 4 /* 4 integer and 4 float accumulators of 16 registers */
 #endif
 
-#define CHAINS 8
-
 typedef __m256i tb, ti, ta;
 typedef __m256 tf;
 

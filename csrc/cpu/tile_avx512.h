@@ -16,8 +16,6 @@
 #define TILE_ROWS 6 /* 2 x 6 integer and 2 x 6 float accumulators of 32 registers */
 #endif
 
-#define CHAINS 8
-
 typedef __m512i tb, ti, ta;
 typedef __m512 tf;
 

@@ -14,8 +14,6 @@
 #define VECTORS 1
 #define TILE_ROWS 2
 
-#define CHAINS 4 /* independent sums that hide the latency of a multiply-add and fit the registers */
-
 typedef struct tf { float v[LANES]; } tf;
 typedef struct ti { int32_t v[LANES]; } ti;
 typedef struct tb { uint8_t v[4 * LANES]; } tb;
