@@ -19,7 +19,8 @@
 typedef __m512i tb, ti, ta;
 typedef __m512 tf;
 
-ALWAYS void t_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
+ALWAYS void t_prefetch_near(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+ALWAYS void t_prefetch_far(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
 
 ALWAYS tb tb_load(const uint8_t *p) { return _mm512_loadu_si512(p); }
 ALWAYS tb tb_nibble(tb x, int high) { return _mm512_and_si512(high ? _mm512_srli_epi16(x, 4) : x, _mm512_set1_epi8(15)); }

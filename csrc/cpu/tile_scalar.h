@@ -24,7 +24,9 @@ typedef struct ta { int8_t v[4]; } ta;
         for (int i = 0; i < (n); i++) expression;  \
     } while (0)
 
-ALWAYS void t_prefetch(const void *p) { (void)p; }
+/* a wish to have a line in the first or the second cache soon; any address */
+ALWAYS void t_prefetch_near(const void *p) { (void)p; }
+ALWAYS void t_prefetch_far(const void *p) { (void)p; }
 
 /* ---- weights ---- */
 
