@@ -19,14 +19,14 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("target")
     parser.add_argument("drafter")
-    parser.add_argument("--depths", default="0,2,4")
+    parser.add_argument("--depths", default="0,auto,2,4", help="drafts a round: numbers, auto")
     parser.add_argument("--tokens", type=int, default=96)
     parser.add_argument("--reps", type=int, default=3)
     parser.add_argument("--threads", type=int)
     parser.add_argument("--start", type=int, default=5000, help="the prompt is BOS and this id")
     parser.add_argument("--next", help="successor table that greedy output must follow")
     o = parser.parse_args()
-    depths = [int(d) for d in o.depths.split(",")]
+    depths = [d if d == "auto" else int(d) for d in o.depths.split(",")]
     expected = None
     if o.next:
         import numpy as np
@@ -51,7 +51,7 @@ def main():
         "target": o.target, "open_seconds": round(opened, 2), "tokens": o.tokens,
         "depths": {d: {"tok_s": round(statistics.median(v), 2), "of_plain": round(statistics.median(v) / plain, 2) if plain else None,
                        "passes": last[d].passes, "drafted": last[d].drafted, "accepted": last[d].accepted,
-                       "accepted_by_position": list(last[d].accepted_by_position)[:max(d, 1)]} for d, v in speed.items()}}))
+                       "accepted_by_position": list(last[d].accepted_by_position)[: 16 if d == "auto" else max(d, 1)]} for d, v in speed.items()}}))
 
 
 if __name__ == "__main__":

@@ -15,7 +15,7 @@ attention on and off, and the standard error of that ratio. "exact, int8 activat
 activations to int8 per block of 32 and nothing else.
 
 llama.cpp runs in calls of --rows tokens (1: as it decodes, with other kernels); pymtp's bits do not depend on that. Its flash
-attention casts an F32 cache to F16, so that pair of rows is the same twice. Needs llama-cpp-python (see peer_llama.py).
+attention casts an F32 cache to F16, so that pair of rows is the same twice. Needs llama-cpp-python (see side_by_side.py).
 """
 import argparse
 import functools

@@ -393,7 +393,10 @@ def processor():
 
 
 def about(o, info, machines, tile):
-    commit = subprocess.run(["git", "describe", "--always", "--dirty"], cwd=HERE, capture_output=True, text=True).stdout.strip() or "unknown"
+    def git(*arguments):
+        return subprocess.run(["git", *arguments], cwd=HERE.parent, capture_output=True, text=True).stdout.strip()
+
+    commit = (git("rev-parse", "--short", "HEAD") or "unknown") + (" with changes" if git("status", "--short", "--", "csrc", "pymtp") else "")
     read = [m["read_bytes_per_second"] / 1e9 for m in machines]
     arguments = [os.path.basename(a) if a.endswith(".gguf") else a for a in sys.argv[1:]]
     if "--write" in arguments:

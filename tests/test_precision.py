@@ -48,5 +48,6 @@ def test_only_activations_are_rounded(trained, kv):
 
 def test_larger_blocks_would_fail(trained, monkeypatch):
     path, ids, exact, int8 = trained
-    monkeypatch.setattr(gemma4_ref, "blocks_of_32", lambda x: x.astype(np.float32).reshape(*x.shape[:-1], -1, min(256, x.shape[-1])))
+    blocks = lambda x: x.astype(np.float32).reshape(*x.shape[:-1], -1, min(256, x.shape[-1]))
+    monkeypatch.setattr(gemma4_ref, "blocks_of_32", blocks)
     assert ratio(exact, twin(path, ids, act8=True), int8) > 2 * BOUND

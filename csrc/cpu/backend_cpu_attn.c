@@ -81,8 +81,8 @@ void pm_cpu_norm_qkv(pm_backend *b, const pm_rows *rows, const pm_qkv *w, const 
  * queries, or, for few queries and a long context, threads share the spans and the states are merged afterwards. */
 
 #define SPAN_BLOCKS 4
-#define PARTIAL_ROWS 32   /* rows for which the states of one span per thread must fit */
-#define SPANS_A_THREAD 4  /* from so many spans on they divide evenly enough */
+#define PARTIAL_ROWS 32 /* rows for which the states of one span per thread must fit */
+#define LEAST_SPANS 8   /* to be shared: fewer are uneven, as the first and the last are seen in part */
 
 typedef struct attend_context {
     pm_cpu *cpu;
@@ -170,7 +170,8 @@ static void attend_span(const attend_context *e, const tile *t, int64_t span, fl
             if (seen[query[a]]) k->attend_merge(b.state[a], e->dim, into[query[a]]);
             seen[query[a]] = 1;
         }
-        atomic_fetch_add_explicit(&e->cpu->kv_read, 2 * keys * (e->view->row_bytes / (size_t)e->view->heads), memory_order_relaxed);
+        const size_t bytes = 2 * keys * (e->view->row_bytes / (size_t)e->view->heads);
+        atomic_fetch_add_explicit(&e->cpu->kv_read, bytes, memory_order_relaxed);
     }
 }
 
@@ -246,33 +247,38 @@ static void merge_job(void *context, size_t begin, size_t end, int thread) {
             if (span == first) memcpy(whole, state, (e->dim + 2) * sizeof(float));
             else e->cpu->k->attend_merge(state, e->dim, whole);
         }
-        if (last < e->end) write_out(e, whole, head);
+        if (last >= e->begin && last < e->end) write_out(e, whole, head);
     }
 }
 
 /* ---- a segment ---- */
 
-static void by_tiles(attend_context *e) {
-    const size_t threads = (size_t)e->cpu->threads, kv = (size_t)e->view->heads, queries = e->rows * e->group;
-    const size_t even = (kv * queries + threads - 1) / threads; /* queries of a thread */
-    if (even < e->tile) e->tile = even > 4 ? pm_round_up(even, 4) : even;
-    e->tiles = (queries + e->tile - 1) / e->tile;
-    pm_pool_run(e->cpu->pool, kv * e->tiles, 1, walk_job, e);
-}
-
 static void by_spans(attend_context *e, int64_t wave) {
-    const size_t kv = (size_t)e->view->heads;
     const int64_t end = e->end;
     for (; e->begin < end; e->begin = e->end) {
         e->end = end - e->begin < wave ? end : e->begin + wave;
-        pm_pool_run(e->cpu->pool, kv * (size_t)(e->end - e->begin) * e->tiles, 1, spans_job, e);
+        pm_pool_run(e->cpu->pool, (size_t)e->view->heads * (size_t)(e->end - e->begin) * e->tiles, 1, spans_job, e);
         pm_pool_run(e->cpu->pool, e->rows * e->heads, 1, merge_job, e);
     }
 }
 
-/* Spans are shared when tiles alone would leave threads idle or have several read the same keys. */
+static size_t parts(size_t n, size_t size) { return (n + size - 1) / size; }
+
+/* Queries times spans of the busiest thread, for items of `queries` queries and one span or all. */
+static size_t busiest(const attend_context *e, size_t queries, int one_span) {
+    const size_t threads = (size_t)e->cpu->threads, spans = (size_t)(e->end - e->begin);
+    const size_t items = (size_t)e->view->heads * parts(e->rows * e->group, queries);
+    return one_span ? parts(items * spans, threads) * queries : parts(items, threads) * queries * spans;
+}
+
+/* Sharing the spans reads the cache once, so it may divide the work a little less evenly. */
 static void attend_segment(attend_context *e) {
-    const int64_t threads = e->cpu->threads, wave = (int64_t)(e->cpu->partial_floats / (e->rows * e->heads * e->state)) - 1;
+    const size_t threads = (size_t)e->cpu->threads, kv = (size_t)e->view->heads, queries = e->rows * e->group;
+    const size_t most = queries < PM_ATTEND_QUERIES ? queries : PM_ATTEND_QUERIES;
+    const size_t wave = e->cpu->partial_floats / (e->rows * e->heads * e->state); /* spans whose states fit, and one */
+    size_t even = parts(kv * queries, threads);
+    even = even > 4 ? pm_round_up(even, 4) : even;
+    even = even < most ? even : most;
     int64_t first = INT64_MAX;
     for (size_t r = 0; r < e->rows; r++) {
         int64_t from, to;
@@ -282,11 +288,12 @@ static void attend_segment(attend_context *e) {
     }
     e->begin = first / e->span;
     e->end = (e->length + e->span - 1) / e->span;
-    e->tile = PM_ATTEND_QUERIES;
-    e->tiles = (e->rows * e->group + e->tile - 1) / e->tile;
-    const int few = e->view->heads * (int64_t)e->tiles < 2 * threads;
-    if (threads > 1 && few && wave >= threads && e->end - e->begin >= SPANS_A_THREAD * threads) by_spans(e, wave);
-    else by_tiles(e);
+    const int share = threads > 1 && wave > threads && e->end - e->begin >= LEAST_SPANS &&
+                      busiest(e, most, 1) <= busiest(e, even, 0) / 8 * 9;
+    e->tile = share ? most : even;
+    e->tiles = parts(queries, e->tile);
+    if (share) by_spans(e, (int64_t)wave - 1);
+    else pm_pool_run(e->cpu->pool, kv * e->tiles, 1, walk_job, e);
 }
 
 void pm_cpu_attend(pm_backend *b, const pm_rows *rows, const pm_kv_view *views, const pm_buf *q, int32_t heads, int32_t window,

@@ -53,6 +53,7 @@ typedef struct head_context {
 static head_context head_prepare(pm_cpu *c, int32_t n, const pm_buf *h, int32_t first, const pm_matrix *w, float cap, pm_buf *logits) {
     const size_t cols = w->packed.cols;
     pm_cpu_prepare(c, &c->act, pm_cpu_f32(h) + (size_t)first * cols, cols, (size_t)n, cols, NULL, pm_cpu_kind(w));
+    pm_cpu_count_product(c, w, w->packed.rows, (size_t)n);
     return (head_context){.cpu = c, .w = w, .n = (size_t)n, .vocab = w->packed.rows, .unit = PM_CPU_HEAD_UNIT / c->k->group * c->k->group,
                           .cap = cap, .logits = pm_cpu_f32(logits)};
 }

@@ -4,14 +4,21 @@
  * broadcast piece of the activations. A group is a sequence of records, one for each quantised block of the format (32 or
  * 256 columns):
  *
- *   vectors:  piece v (4 bytes) of the block's quants of row 0, of row 1, ... of row group - 1;  v = 0, 1, ...
+ *   pieces:   block of 32 columns after block, its pieces of 4 bytes: piece v of row 0, of row 1, ... of row group - 1
  *   d, m:     the halves d, then m or dmin, of all rows
  *   bytes:    8-bit scales (K formats: unpacked from 6 bits), then mins: byte i of all rows, i = 0, 1, ...
  *
- * padded to 2 bytes a row, which only MXFP4 needs. The pieces are the file's own bytes in the file's own order (blocks.h), except that the fifth bits of
- * Q5_0 and Q5_1 are transposed: bit v of byte i is the bit of column 4 v + i. So packing is copying and the memory taken
- * is the file's plus at most a few per cent. Float formats: column after column, `group` values each, padded to 32 columns.
- * Rows beyond the matrix's last are zero.
+ * padded to 2 bytes a row (which only MXFP4 needs); records of 256 columns begin with their scales. So memory is read once and from low to high addresses,
+ * which is what processors fetch ahead. With "part j" for the columns 4 j .. 4 j + 3 of a block of 32, a byte each, its pieces are
+ *
+ *   fifth     Q5_*, and as third bits Q3_K: bit j of byte i is that of column i of part j                            1 piece
+ *   tops      Q6_K: bits 2 j, 2 j + 1 of byte i are the upper bits of column i of part j, of part 4 + j              2 pieces
+ *   pairs     Q2_K, Q3_K: the same with the lower two bits                                                           2 pieces
+ *   nibbles   of 4 bits and more: low nibble of byte i: column i of part j, high nibble: of part 4 + j               4 pieces
+ *   bytes     Q8_0                                                                                                   8 pieces
+ *
+ * in this order. The memory taken is the file's plus at most a few per cent. Float formats: column after column, `group` values
+ * each, padded to 32 columns. Rows beyond the matrix's last are zero.
  *
  * ACTIVATIONS. Rows of one call (a batch of n) are cut into tiles of at most `tile` rows, of sizes that differ by one at most.
  * Within a tile, blocks of 32 columns of its rows lie side by side: block 0 of row 0, 1, ..., block 1 of row 0, 1, ... A tile is
@@ -68,7 +75,7 @@ static inline size_t pm_act_index(const pm_act *a, size_t r, size_t *step) {
 /* Per record of a quantised format. */
 typedef struct pm_layout {
     uint8_t blocks;   /* of 32 columns */
-    uint8_t vectors;  /* pieces of 4 bytes of a row */
+    uint8_t pieces;   /* per block of 32 columns */
     uint8_t halves;   /* d, m */
     uint8_t bytes;    /* scales and mins */
     uint8_t subs;     /* scales per block of 32: 1 or 2 */
@@ -83,17 +90,22 @@ static const pm_layout pm_layouts[PM_FORMAT_COUNT] = {
     [PM_Q4_0] = {1, 4, 1, 0, 1, 8, 0},         [PM_Q4_1] = {1, 4, 2, 0, 1, 0, 1},
     [PM_Q5_0] = {1, 5, 1, 0, 1, 16, 0},        [PM_Q5_1] = {1, 5, 2, 0, 1, 0, 1},
     [PM_Q8_0] = {1, 8, 1, 0, 1, PM_WIDE, 0},   [PM_IQ4_NL] = {1, 4, 1, 0, 1, PM_WIDE, 0},
-    [PM_MXFP4] = {1, 4, 0, 1, 1, 16, 0},       [PM_Q2_K] = {8, 16, 2, 16, 2, 0, 1},
-    [PM_Q3_K] = {8, 24, 1, 16, 2, 4, 0},       [PM_Q4_K] = {8, 32, 2, 16, 1, 0, 1},
-    [PM_Q5_K] = {8, 40, 2, 16, 1, 0, 1},       [PM_Q6_K] = {8, 48, 1, 16, 2, 32, 0},
-    [PM_IQ4_XS] = {8, 32, 1, 8, 1, PM_WIDE, 0},
+    [PM_MXFP4] = {1, 4, 0, 1, 1, 16, 0},       [PM_Q2_K] = {8, 2, 2, 16, 2, 0, 1},
+    [PM_Q3_K] = {8, 3, 1, 16, 2, 4, 0},       [PM_Q4_K] = {8, 4, 2, 16, 1, 0, 1},
+    [PM_Q5_K] = {8, 5, 2, 16, 1, 0, 1},       [PM_Q6_K] = {8, 6, 1, 16, 2, 32, 0},
+    [PM_IQ4_XS] = {8, 4, 1, 8, 1, PM_WIDE, 0},
 };
 
 /* Offsets in a record, for groups of `group` rows. */
-static inline size_t pm_record_d(const pm_layout *l, size_t group) { return (size_t)l->vectors * 4 * group; }
+static inline size_t pm_record_pieces(const pm_layout *l, size_t group) {
+    return l->blocks == 1 ? 0 : (2 * (size_t)l->halves + l->bytes) * group;
+}
+static inline size_t pm_record_d(const pm_layout *l, size_t group) { return l->blocks == 1 ? (size_t)l->pieces * 4 * group : 0; }
 static inline size_t pm_record_scales(const pm_layout *l, size_t group) { return pm_record_d(l, group) + (size_t)l->halves * 2 * group; }
 static inline size_t pm_record_bytes(const pm_layout *l, size_t group) {
-    return (pm_record_scales(l, group) + (size_t)l->bytes * group + 2 * group - 1) / (2 * group) * (2 * group);
+    const size_t end = l->blocks == 1 ? pm_record_scales(l, group) + l->bytes * group
+                                      : pm_record_pieces(l, group) + (size_t)l->pieces * l->blocks * 4 * group;
+    return (end + 2 * group - 1) / (2 * group) * (2 * group);
 }
 
 /* Bytes of a packed group of rows of `cols` values. */

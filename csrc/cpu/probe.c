@@ -2,6 +2,7 @@
  *
  * Memory: every thread streams through its part of a region far larger than the caches, in large pages where the system gives
  * them. Arithmetic: the probe kernels of the kernel set in use, on values in the first cache. */
+#include "base/cpucount.h"
 #include "base/memory.h"
 #include "base/cpucount.h"
 #include "base/pool.h"
@@ -9,14 +10,13 @@
 
 #include <stdlib.h>
 #include <string.h>
-#include <sys/mman.h>
 #include <time.h>
 
 #define REGION_BYTES ((size_t)512 << 20)
 #define THREAD_BYTES ((size_t)64 << 20) /* at least for each thread: more than a core's share of any last cache */
 #define REGION_LEAST ((size_t)64 << 20)
 #define ROUNDS 7
-#define PROBE_BYTES 8192 /* of values: in every first cache, and far more than the registers hold */
+#define VALUES 2048 /* in every first cache, and far more than the registers hold */
 #define ROUND_SECONDS 0.005
 
 typedef struct probe {
@@ -24,7 +24,8 @@ typedef struct probe {
     pm_pool *pool;
     pm_region region;
     size_t bytes, rounds; /* read of the region; rounds of a probe kernel */
-    double result[256];   /* (threads): of what was computed, so that it is */
+    double result[256];        /* (threads): of what was computed, so that it is */
+    double multiply_adds[256]; /* (threads): of the last run of a probe kernel */
 } probe;
 
 static double now(void) {
@@ -68,9 +69,7 @@ static pymtp_status measure_memory(probe *p, pymtp_machine *out, pymtp_error *er
     const size_t wanted = (size_t)out->threads * THREAD_BYTES;
     for (p->bytes = wanted > REGION_BYTES ? wanted : REGION_BYTES; p->bytes > REGION_LEAST && p->bytes > pm_memory_available() / 4;) p->bytes /= 2;
     PM_TRY(pm_region_reserve(&p->region, p->bytes, "the measurement of memory", err));
-#ifdef MADV_HUGEPAGE
-    madvise(p->region.base, p->region.reserved, MADV_HUGEPAGE);
-#endif
+    pm_region_prefer_huge(&p->region);
     PM_TRY(pm_region_commit(&p->region, p->bytes, "the measurement of memory", err));
     pm_pool_run(p->pool, p->bytes / LINE, 1, write_job, p);
     for (int i = 0; i < ROUNDS; i++) rate[i] = (double)p->bytes / seconds_of(p, p->bytes / LINE, 1, read_job);
@@ -82,29 +81,31 @@ static pymtp_status measure_memory(probe *p, pymtp_machine *out, pymtp_error *er
 
 /* ---- arithmetic ---- */
 
-/* Items are threads. */
+/* Items are the shares of the threads. */
 static void int8_job(void *context, size_t begin, size_t end, int thread) {
     probe *p = context;
-    int8_t x[PROBE_BYTES] __attribute__((aligned(64)));
-    for (size_t i = 0; i < sizeof x; i++) x[i] = (int8_t)(i % 2);
-    for (; begin < end; begin++) p->result[thread] += p->k->probe_int8(x, sizeof x, p->rounds);
+    int8_t x[VALUES] __attribute__((aligned(64)));
+    for (size_t i = 0; i < VALUES; i++) x[i] = (int8_t)(i % 2);
+    for (; begin < end; begin++) p->multiply_adds[begin] = p->k->probe_int8(x, VALUES, p->rounds, &p->result[begin]);
 }
 
 static void f32_job(void *context, size_t begin, size_t end, int thread) {
     probe *p = context;
-    float x[PROBE_BYTES / sizeof(float)] __attribute__((aligned(64)));
-    for (size_t i = 0; i < sizeof x / sizeof *x; i++) x[i] = (float)(i % 4) / 4;
-    for (; begin < end; begin++) p->result[thread] += (double)p->k->probe_f32(x, sizeof x / sizeof *x, p->rounds);
+    float x[VALUES] __attribute__((aligned(64)));
+    for (size_t i = 0; i < VALUES; i++) x[i] = (float)(i % 4) / 4;
+    for (; begin < end; begin++) p->multiply_adds[begin] = p->k->probe_f32(x, VALUES, p->rounds, &p->result[begin]);
 }
 
-/* Multiply-adds per second of all threads; two for each value of a round. */
-static double measure_job(probe *p, pm_job job, double values) {
+/* Multiply-adds per second of all threads: the largest of the rounds. */
+static double measure_job(probe *p, pm_job job) {
     const size_t threads = (size_t)pm_pool_threads(p->pool);
     double best = 0;
     for (p->rounds = 16; p->rounds < (size_t)1 << 17 && seconds_of(p, threads, 1, job) < ROUND_SECONDS;) p->rounds *= 2;
-    for (int i = 0; i < ROUNDS; i++) {
-        const double rate = 2 * values * (double)p->rounds * (double)threads / seconds_of(p, threads, 1, job);
-        if (rate > best) best = rate;
+    for (int round = 0; round < ROUNDS; round++) {
+        const double seconds = seconds_of(p, threads, 1, job);
+        double done = 0;
+        for (size_t i = 0; i < threads; i++) done += p->multiply_adds[i];
+        if (done / seconds > best) best = done / seconds;
     }
     return best;
 }
@@ -115,8 +116,8 @@ static pymtp_status measure(probe *p, pymtp_machine *out, pymtp_error *err) {
     PM_TRY(pm_kernels_choose(&p->k, err));
     PM_TRY(pm_pool_new(out->threads, &p->pool, err));
     out->cpu = p->k->name;
-    out->int8_multiply_adds_per_second = measure_job(p, int8_job, PROBE_BYTES);
-    out->f32_multiply_adds_per_second = measure_job(p, f32_job, PROBE_BYTES / sizeof(float));
+    out->int8_multiply_adds_per_second = measure_job(p, int8_job);
+    out->f32_multiply_adds_per_second = measure_job(p, f32_job);
     return measure_memory(p, out, err);
 }
 

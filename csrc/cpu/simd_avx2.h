@@ -86,9 +86,4 @@ static inline void vf_store_i8(int8_t *p, vf x) {
     _mm_storeu_si128((void *)p, _mm_packs_epi16(_mm256_castsi256_si128(words), _mm256_extracti128_si256(words, 1)));
 }
 
-static inline __m256i dot4_256(__m256i c, const int8_t *a, const int8_t *b) {
-    const __m256i pairs = _mm256_maddubs_epi16(_mm256_loadu_si256((const void *)a), _mm256_loadu_si256((const void *)b));
-    return _mm256_add_epi32(c, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)));
-}
-
 #endif

@@ -17,13 +17,13 @@
 #define TILE_ROWS 4 /* 4 float accumulators, with 8 pieces of weights or 4 integer accumulators, of 16 registers */
 #endif
 
-#define CHAINS 8
 #define UNROLL _Pragma("GCC unroll 16")
 
 typedef __m256i tb, ti;
 typedef __m256 tf;
 
-ALWAYS void t_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+ALWAYS void t_prefetch_near(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+ALWAYS void t_prefetch_far(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
 
 ALWAYS tb tb_load(const uint8_t *p) { return _mm256_loadu_si256((const void *)p); }
 ALWAYS tb tb_nibble(tb x, int high) { return _mm256_and_si256(high ? _mm256_srli_epi16(x, 4) : x, _mm256_set1_epi8(15)); }

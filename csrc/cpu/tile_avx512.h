@@ -18,13 +18,13 @@
 #define TILE_ROWS 4 /* 2 x 8 pieces of weights and 2 x 4 float accumulators */
 #endif
 
-#define CHAINS 8
 #define UNROLL _Pragma("GCC unroll 16")
 
 typedef __m512i tb, ti;
 typedef __m512 tf;
 
-ALWAYS void t_prefetch(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+ALWAYS void t_prefetch_near(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
+ALWAYS void t_prefetch_far(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
 
 ALWAYS tb tb_load(const uint8_t *p) { return _mm512_loadu_si512(p); }
 ALWAYS tb tb_nibble(tb x, int high) { return _mm512_and_si512(high ? _mm512_srli_epi32(x, 4) : x, _mm512_set1_epi8(15)); }

@@ -14,8 +14,7 @@
 #define VECTORS 1
 #define TILE_ROWS 2
 
-#define CHAINS 4 /* even: independent sums that hide the latency of a multiply-add and fit the registers */
-#define UNROLL /* before loops over what a vector is made of elsewhere; here vectors are loops, and more would only take the compiler longer */
+#define UNROLL /* before loops that are written out elsewhere; here vectors are loops, and that would only cost the compiler time */
 
 typedef struct tf { float v[LANES]; } tf;
 typedef struct ti { int32_t v[LANES]; } ti;
@@ -26,7 +25,9 @@ typedef struct tb { uint8_t v[4 * LANES]; } tb;
         for (int i = 0; i < (n); i++) expression;  \
     } while (0)
 
-ALWAYS void t_prefetch(const void *p) { (void)p; }
+/* a wish to have a line in the first or the second cache soon; any address */
+ALWAYS void t_prefetch_near(const void *p) { (void)p; }
+ALWAYS void t_prefetch_far(const void *p) { (void)p; }
 
 /* ---- weights ---- */
 

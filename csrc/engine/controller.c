@@ -2,7 +2,6 @@
 #include "engine/controller.h"
 
 /* costs */
-#define STALE 64              /* rounds after which what is known of a cost counts as one sample */
 #define SHARED (2.0 / 3)      /* of a change of a well-known width that all other costs follow */
 #define DISTURBED 1.2         /* plain decoding that seems so much dearer than a wider pass is measured again */
 /* acceptance */
@@ -72,10 +71,6 @@ static double median(const double *x, int32_t n) {
 }
 
 static void measured(pm_cost *e, double seconds, uint64_t round) {
-    if (e->samples && round - e->round > STALE) {
-        e->sample[0] = e->seconds;
-        e->samples = e->next = 1;
-    }
     e->sample[e->next] = seconds;
     e->next = (e->next + 1) % PM_COST_SAMPLES;
     if (e->samples < PM_COST_SAMPLES) e->samples++;
@@ -95,7 +90,7 @@ static void pass_measured(pm_controller *c, int32_t rows, double seconds) {
     /* rows in one pass cost at most what they cost in several: a first sample above that was disturbed */
     if (!samples && narrower) seconds = least(seconds, measured_cost(c, narrower) * rows / narrower);
     measured(own, seconds, c->rounds);
-    if (samples < PM_COST_SAMPLES || own->samples < PM_COST_SAMPLES) return;
+    if (samples < PM_COST_SAMPLES) return;
     const double factor = 1 + SHARED * (own->seconds / before - 1);
     for (int32_t w = 1; w <= PM_COST_ROWS; w++)
         if (w != rows) scale(&c->pass[w], factor);

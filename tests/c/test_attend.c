@@ -94,7 +94,8 @@ static void check_head(const scene *s, const char *isa, int32_t pos, int32_t hea
 }
 
 /* Rows [first, first + n) of q in one call. */
-static void attend_rows(pm_backend *b, const scene *s, const int32_t *pos, const float *q, int first, int n, pm_buf *bq, pm_buf *bo, float *out) {
+static void attend_rows(pm_backend *b, const scene *s, const int32_t *pos, const float *q, int first, int n, pm_buf *bq, pm_buf *bo,
+                        float *out) {
     static const int32_t seg[ROWS] = {0};
     const size_t width = HEADS * (size_t)s->head_dim;
     const pm_rows rows = {n, pos + first, seg, 1};
@@ -104,7 +105,8 @@ static void attend_rows(pm_backend *b, const scene *s, const int32_t *pos, const
 }
 
 /* What the last position holds must not reach the rows before it, though they share its block and its call. */
-static void check_later(pm_backend *b, const scene *s, const int32_t *pos, int n, const float *q, pm_buf *bq, pm_buf *bo, const float *out, float *again) {
+static void check_later(pm_backend *b, const scene *s, const int32_t *pos, int n, const float *q, pm_buf *bq, pm_buf *bo,
+                        const float *out, float *again) {
     const size_t width = HEADS * (size_t)s->head_dim, row = s->view.row_bytes, offset = (size_t)((s->length - 1) % s->capacity) * row;
     unsigned char *poison = malloc(row);
     int before = 0;
@@ -134,13 +136,12 @@ static void run_scene(pm_backend *const *backends, int n_backends, const pm_kern
         CHECK(!b->buf_new(b, ROWS * width * sizeof(float), &bq, NULL) && !b->buf_new(b, ROWS * width * sizeof(float), &bo, NULL), "buffers");
         if (t == 0) {
             attend_rows(b, s, pos, q, 0, n, bq, bo, out);
-            for (int i = 0; i < n; i++)
-                for (int32_t h = 0; h < HEADS; h++)
-                    check_head(s, k->name, pos[i], h, q + (size_t)i * width + (size_t)(h * s->head_dim), out + (size_t)i * width + (size_t)(h * s->head_dim));
+            for (int32_t i = 0; i < n * HEADS; i++)
+                check_head(s, k->name, pos[i / HEADS], i % HEADS, q + i * s->head_dim, out + i * s->head_dim);
         }
         for (int chunk = 1; chunk <= s->rows; chunk = chunk == 1 ? 4 : chunk == 4 ? 7 : chunk == 7 ? ROWS : ROWS + 1) {
             for (int i = 0; i < n; i += chunk) attend_rows(b, s, pos, q, i, i + chunk < n ? chunk : n - i, bq, bo, again);
-            CHECK(!memcmp(out, again, (size_t)n * width * sizeof(float)), "%s: type %d dim %d length %d window %d: %d threads, %d rows a call: other bits",
+            CHECK(!memcmp(out, again, (size_t)n * width * sizeof(float)), "%s: type %d dim %d length %d window %d: %d threads, %d rows a call",
                   k->name, s->type, s->head_dim, s->length, s->window, t + 1, chunk);
         }
         check_later(b, s, pos, n, q, bq, bo, out, again);
@@ -166,7 +167,8 @@ static void check_read_once(const pm_kernels *k) {
     pm_buf *q, *out;
     rng r = {5};
     CHECK(pm_backend_cpu_open(2, &b, NULL) == PYMTP_OK && b->prepare(b, &limits, NULL) == PYMTP_OK, "open");
-    CHECK(!b->buf_new(b, 4 * N_HEADS * DIM * sizeof(float), &q, NULL) && !b->buf_new(b, 4 * N_HEADS * DIM * sizeof(float), &out, NULL), "buffers");
+    CHECK(!b->buf_new(b, 4 * N_HEADS * DIM * sizeof(float), &q, NULL), "buffer");
+    CHECK(!b->buf_new(b, 4 * N_HEADS * DIM * sizeof(float), &out, NULL), "buffer");
     fill_cache(b, k, &s, &r);
     for (int32_t n = 1; n <= 4; n += 3) {
         const pm_rows rows = {n, pos + 4 - n, seg, 1};

@@ -1,6 +1,6 @@
 /* test_head.c - head_top against head_logits and a literal choice, by memcmp: the same ids, and the same bits of the logits, whatever
  * shares the call and on any number of threads. Vocabularies around the size of a unit and of k; many ties, zeros of both signs, NaN
- * and infinities; every kernel set, and weights in groups that no border respects. */
+ * and infinities; every kernel set. */
 #include "base/f16.h"
 #include "check.h"
 #include "cpu/backend_cpu.h"
@@ -192,14 +192,6 @@ static void check_vocabulary(const char *path, int32_t vocab, const char *set) {
         }
         for (int i = 0; i < 200 && threads > 1 && vocab > 256; i++) /* in whatever order threads meet equal logits */
             check_top(&w, 1, ZERO, 7, caps[0], &e[0], "all equal");
-        pm_cpu *cpu = (pm_cpu *)w.b;
-        pm_kernels grouped = *cpu->k;
-        if (threads == 3 && grouped.group == 1) { /* only where packing is by single rows can groups be pretended */
-            grouped.group = 5;
-            cpu->k = &grouped;
-            CHECK(w.b->prepare(w.b, &limits, NULL) == PYMTP_OK, "prepare again");
-            check_calls(&w, vocab, caps[1], &e[1], "groups of outputs");
-        }
         close_world(&w);
     }
 }
