@@ -14,7 +14,7 @@
 #if defined(PYMTP_SMALL_TILES) /* sanitized builds: a tenth of the code */
 #define TILE_ROWS 2
 #else
-#define TILE_ROWS 4 /* 4 float accumulators, with 8 pieces of weights or 4 integer accumulators, of 16 registers */
+#define TILE_ROWS 4 /* 4 integer and 4 float accumulators and 4 pieces of weights of 16 registers */
 #endif
 
 #define UNROLL _Pragma("GCC unroll 16")
@@ -64,8 +64,9 @@ ALWAYS void t_dot(ti *s, const int rows, const int n, const tb *w, const pm_act_
 ALWAYS void t_dot_wide(ti *s, const int rows, const int n, const tb *w, const pm_act_block *a, const int *j) { t_dot(s, rows, n, w, a, j); }
 #else
 #define WIDE_BIAS 0
-/* 2 n products of n pieces are added up in 16 bits: n at most 8, 4, 2 for weights of 4, 5, 6 bits. */
-#define DOT_PIECES(bits) ((bits) <= 4 ? 8 : (bits) == 5 ? 4 : 2)
+/* 2 n products of n pieces are added up in 16 bits: n at most 4, 2 for weights of 5, 6 bits. 4 bits would allow 8, but these
+ * weights take half of the registers. */
+#define DOT_PIECES(bits) ((bits) <= 5 ? 4 : 2)
 ALWAYS tb tb_wide(tb x) { return x; }
 ALWAYS ti plus_pairs(ti s, ti pairs) { return _mm256_add_epi32(s, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
 ALWAYS void t_dot(ti *s, const int rows, const int n, const tb *w, const pm_act_block *a, const int *j) {

@@ -86,7 +86,7 @@ static void test_softmax(void) {
         if (n > 3) x[1] = -INFINITY;
         memcpy(y, x, sizeof y);
         k->softmax(y, n);
-        for (size_t i = 0; i < n; i++) max = fmax(max, (double)x[i]);
+        for (size_t i = 0; i < n; i++) max = (double)x[i] > max ? (double)x[i] : max;
         for (size_t i = 0; i < n; i++) sum += exp((double)x[i] - max);
         for (size_t i = 0; i < n; i++) {
             const double want = exp((double)x[i] - max) / sum, away = isfinite(x[i]) ? max - (double)x[i] : 0;

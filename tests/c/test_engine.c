@@ -337,8 +337,9 @@ static void reuse(pymtp_model *m) {
     pymtp_session_free(s);
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     for (int i = 0; i < 3; i++) {
+        if (!check_wanted(argc, argv, golden_names[i])) continue;
         pymtp_error err;
         pymtp_model *m = open_golden(golden_names[i], 0);
         scripted(m, golden_names[i]);

@@ -533,7 +533,7 @@ static void check_errors(world *w, const char *path) {
     CHECK(pm_backend_cpu_open(0, &b, NULL) == PYMTP_E_ARG && !b, "no threads");
 }
 
-int main(void) {
+int main(int argc, char **argv) {
     char path[] = "/tmp/pymtp-test-ops-XXXXXX";
     const int fd = mkstemp(path);
     if (fd < 0) return 1;
@@ -541,6 +541,7 @@ int main(void) {
     make_inputs();
     check_top();
     for (const pm_kernels *const *set = pm_kernels_available(); *set; set++) {
+        if (!check_wanted(argc, argv, (*set)->name)) continue;
         setenv("PYMTP_CPU", (*set)->name, 1);
         for (size_t v = 0; v < sizeof variants / sizeof *variants; v++) {
             world w;
