@@ -10,12 +10,15 @@
 #error "dispatch.c must be compiled for the baseline"
 #endif
 
-static const pm_kernels *available[8]; /* written once, NULL-terminated */
-static char names[64];
+static const pm_kernels *available[9]; /* written once, NULL-terminated: room for all of `detect` */
+static char names[128];
 static pthread_once_t once = PTHREAD_ONCE_INIT;
 
 static void detect(void) {
-    const pm_kernels *all[] = {pm_kernels_avx512vnni(), pm_kernels_avx512(), pm_kernels_avx2(), pm_kernels_scalar()};
+    const pm_kernels *all[] = {
+        pm_kernels_avx512vnni(), pm_kernels_avx512(), pm_kernels_avxvnni(), pm_kernels_avx512vnni256(), pm_kernels_avx2(),
+        pm_kernels_i8mm(), pm_kernels_neon(), pm_kernels_scalar(),
+    };
     size_t n = 0;
     for (size_t i = 0; i < sizeof all / sizeof *all; i++)
         if (all[i] && all[i]->supported()) available[n++] = all[i];

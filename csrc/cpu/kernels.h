@@ -56,8 +56,12 @@ typedef struct pm_kernels {
 const pm_kernels *pm_kernels_scalar(void);
 /* NULL when not compiled for this architecture */
 const pm_kernels *pm_kernels_avx2(void);
-const pm_kernels *pm_kernels_avx512(void);      /* F, BW, DQ, VL */
-const pm_kernels *pm_kernels_avx512vnni(void);  /* and VNNI */
+const pm_kernels *pm_kernels_avxvnni(void);       /* and VNNI without AVX-512 */
+const pm_kernels *pm_kernels_avx512vnni256(void); /* the same in the encoding of AVX-512 */
+const pm_kernels *pm_kernels_avx512(void);        /* F, BW, DQ, VL */
+const pm_kernels *pm_kernels_avx512vnni(void);    /* and VNNI */
+const pm_kernels *pm_kernels_neon(void);          /* with dot products of bytes */
+const pm_kernels *pm_kernels_i8mm(void);          /* and products of byte matrices */
 
 /* All sets this machine can run, best first, NULL-terminated. */
 const pm_kernels *const *pm_kernels_available(void);

@@ -104,7 +104,7 @@ static inline size_t pm_record_d(const pm_layout *l, size_t group) { return l->b
 static inline size_t pm_record_scales(const pm_layout *l, size_t group) { return pm_record_d(l, group) + (size_t)l->halves * 2 * group; }
 static inline size_t pm_record_bytes(const pm_layout *l, size_t group) {
     const size_t end = l->blocks == 1 ? pm_record_scales(l, group) + l->bytes * group : pm_record_pieces(l, group) + (size_t)l->pieces * l->blocks * 4 * group;
-    return (end + 63) / 64 * 64;
+    return (end + 2 * group - 1) / (2 * group) * (2 * group);
 }
 
 /* Bytes of a packed group of rows of `cols` values. */

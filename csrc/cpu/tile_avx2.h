@@ -1,4 +1,6 @@
-/* tile_avx2.h - the vocabulary of tiles (tile_scalar.h) on AVX2, FMA and F16C: 8 rows a vector. */
+/* tile_avx2.h - the vocabulary of tiles (tile_scalar.h) on AVX2, FMA and F16C: 8 rows a vector. Byte products are added up in 32
+ * bits by one instruction where there is VNNI on 256 bits (compiled with -mavxvnni, or -mavx512vl -mavx512vnni for the same in
+ * its other encoding), first in 16 bits where there is not. */
 #ifndef PM_CPU_TILE_AVX2_H
 #define PM_CPU_TILE_AVX2_H
 
@@ -12,10 +14,12 @@
 #if defined(PYMTP_SMALL_TILES) /* sanitized builds: a tenth of the code */
 #define TILE_ROWS 2
 #else
-#define TILE_ROWS 4 /* 4 integer and 4 float accumulators of 16 registers */
+#define TILE_ROWS 4 /* 4 float accumulators, with 8 pieces of weights or 4 integer accumulators, of 16 registers */
 #endif
 
-typedef __m256i tb, ti, ta;
+#define UNROLL _Pragma("GCC unroll 16")
+
+typedef __m256i tb, ti;
 typedef __m256 tf;
 
 ALWAYS void t_prefetch_near(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
@@ -32,28 +36,49 @@ ALWAYS tb tb_lookup(const int8_t *table, tb i) {
     return _mm256_shuffle_epi8(_mm256_broadcastsi128_si256(_mm_loadu_si128((const void *)table)), i);
 }
 
-ALWAYS ta ta_load(const int8_t *p) {
-    int32_t x;
-    __builtin_memcpy(&x, p, 4);
-    return _mm256_set1_epi32(x);
-}
-
 ALWAYS ti ti_zero(void) { return _mm256_setzero_si256(); }
 ALWAYS ti ti_set(int32_t x) { return _mm256_set1_epi32(x); }
 ALWAYS ti ti_shl(ti x, int n) { return n ? _mm256_slli_epi32(x, n) : x; }
 
+/* Activations 4 j .. 4 j + 3 of a block, for all rows. */
+ALWAYS ti four_at(const pm_act_block *a, const int j) {
+    int32_t x;
+    __builtin_memcpy(&x, a->q + 4 * j, 4);
+    return _mm256_set1_epi32(x);
+}
+
+#define DOT_ROWS 1
+#define DOT_PIECES_WIDE 2
+#if defined(__AVXVNNI__) || defined(__AVX512VNNI__)
+#define WIDE_BIAS 128
+#define DOT_PIECES(bits) 2
+#if defined(__AVXVNNI__)
+ALWAYS ti dot4(ti s, tb w, ti x) { return _mm256_dpbusd_avx_epi32(s, w, x); }
+#else
+ALWAYS ti dot4(ti s, tb w, ti x) { return _mm256_dpbusd_epi32(s, w, x); }
+#endif
+ALWAYS tb tb_wide(tb x) { return _mm256_xor_si256(x, _mm256_set1_epi8((char)128)); }
+ALWAYS void t_dot(ti *s, const int rows, const int n, const tb *w, const pm_act_block *a, const int *j) {
+    UNROLL for (int i = 0; i < n; i++) s[0] = dot4(s[0], w[i], four_at(a, j[i]));
+}
+ALWAYS void t_dot_wide(ti *s, const int rows, const int n, const tb *w, const pm_act_block *a, const int *j) { t_dot(s, rows, n, w, a, j); }
+#else
 #define WIDE_BIAS 0
+/* 2 n products of n pieces are added up in 16 bits: n at most 8, 4, 2 for weights of 4, 5, 6 bits. */
+#define DOT_PIECES(bits) ((bits) <= 4 ? 8 : (bits) == 5 ? 4 : 2)
 ALWAYS tb tb_wide(tb x) { return x; }
-ALWAYS ti pairs_added(ti pairs) { return _mm256_madd_epi16(pairs, _mm256_set1_epi16(1)); }
-/* Up to 6 bits: four products of at most 63 * 127 fit in 16 bits with their sign. */
-ALWAYS ti t_dot2(ti s, tb w0, ta a0, tb w1, ta a1) {
-    return _mm256_add_epi32(s, pairs_added(_mm256_add_epi16(_mm256_maddubs_epi16(w0, a0), _mm256_maddubs_epi16(w1, a1))));
+ALWAYS ti plus_pairs(ti s, ti pairs) { return _mm256_add_epi32(s, _mm256_madd_epi16(pairs, _mm256_set1_epi16(1))); }
+ALWAYS void t_dot(ti *s, const int rows, const int n, const tb *w, const pm_act_block *a, const int *j) {
+    ti pairs = _mm256_maddubs_epi16(w[0], four_at(a, j[0]));
+    UNROLL for (int i = 1; i < n; i++) pairs = _mm256_add_epi16(pairs, _mm256_maddubs_epi16(w[i], four_at(a, j[i])));
+    s[0] = plus_pairs(s[0], pairs);
 }
 /* Signed weights: the sign moves to the activation, which is never -128. |w| <= 128: two products fit in 16 bits. */
-ALWAYS ti dot_signed(ti s, tb w, ta a) {
-    return _mm256_add_epi32(s, pairs_added(_mm256_maddubs_epi16(_mm256_abs_epi8(w), _mm256_sign_epi8(a, w))));
+ALWAYS void t_dot_wide(ti *s, const int rows, const int n, const tb *w, const pm_act_block *a, const int *j) {
+    UNROLL for (int i = 0; i < n; i++)
+        s[0] = plus_pairs(s[0], _mm256_maddubs_epi16(_mm256_abs_epi8(w[i]), _mm256_sign_epi8(four_at(a, j[i]), w[i])));
 }
-ALWAYS ti t_dot2_wide(ti s, tb w0, ta a0, tb w1, ta a1) { return dot_signed(dot_signed(s, w0, a0), w1, a1); }
+#endif
 
 ALWAYS tf tf_zero(void) { return _mm256_setzero_ps(); }
 ALWAYS tf tf_set(float x) { return _mm256_set1_ps(x); }

@@ -1,5 +1,5 @@
 /* tile_avx512.h - the vocabulary of tiles (tile_scalar.h) on AVX-512 F, BW, DQ, VL: 16 rows a vector. With VNNI (compiled with
- * -mavx512vnni) byte products are one instruction; without, pairs are added in 16 bits. */
+ * -mavx512vnni) byte products are added up in 32 bits by one instruction; without, first in 16 bits. */
 #ifndef PM_CPU_TILE_AVX512_H
 #define PM_CPU_TILE_AVX512_H
 
@@ -12,23 +12,27 @@
 #define VECTORS 2    /* two independent sets of rows hide the latency of one and share its broadcasts */
 #if defined(PYMTP_SMALL_TILES) /* sanitized builds: a tenth of the code */
 #define TILE_ROWS 2
-#else
+#elif defined(__AVX512VNNI__)
 #define TILE_ROWS 6 /* 2 x 6 integer and 2 x 6 float accumulators of 32 registers */
+#else
+#define TILE_ROWS 4 /* 2 x 8 pieces of weights and 2 x 4 float accumulators */
 #endif
 
-typedef __m512i tb, ti, ta;
+#define UNROLL _Pragma("GCC unroll 16")
+
+typedef __m512i tb, ti;
 typedef __m512 tf;
 
 ALWAYS void t_prefetch_near(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T0); }
 ALWAYS void t_prefetch_far(const void *p) { _mm_prefetch((const char *)p, _MM_HINT_T1); }
 
 ALWAYS tb tb_load(const uint8_t *p) { return _mm512_loadu_si512(p); }
-ALWAYS tb tb_nibble(tb x, int high) { return _mm512_and_si512(high ? _mm512_srli_epi16(x, 4) : x, _mm512_set1_epi8(15)); }
-ALWAYS tb tb_pair(tb x, int shift) { return _mm512_and_si512(_mm512_srli_epi16(x, shift), _mm512_set1_epi8(3)); }
+ALWAYS tb tb_nibble(tb x, int high) { return _mm512_and_si512(high ? _mm512_srli_epi32(x, 4) : x, _mm512_set1_epi8(15)); }
+ALWAYS tb tb_pair(tb x, int shift) { return _mm512_and_si512(_mm512_srli_epi32(x, (unsigned)shift), _mm512_set1_epi8(3)); }
 /* q | (x & mask): one instruction */
 ALWAYS tb or_masked(tb q, tb x, char mask) { return _mm512_ternarylogic_epi32(q, x, _mm512_set1_epi8(mask), 0xf8); }
 ALWAYS tb shifted(tb x, int left) {
-    return left > 0 ? _mm512_slli_epi16(x, left) : left < 0 ? _mm512_srli_epi16(x, -left) : x;
+    return left > 0 ? _mm512_slli_epi32(x, (unsigned)left) : left < 0 ? _mm512_srli_epi32(x, (unsigned)-left) : x;
 }
 ALWAYS tb tb_or_bit(tb q, tb x, int bit, int to) { return or_masked(q, shifted(x, to - bit), (char)(1 << to)); }
 ALWAYS tb tb_or_pair(tb q, tb x, int shift) { return or_masked(q, shifted(x, 4 - shift), 48); }
@@ -36,35 +40,49 @@ ALWAYS tb tb_lookup(const int8_t *table, tb i) {
     return _mm512_shuffle_epi8(_mm512_broadcast_i32x4(_mm_loadu_si128((const void *)table)), i);
 }
 
-ALWAYS ta ta_load(const int8_t *p) {
-    int32_t x;
-    __builtin_memcpy(&x, p, 4);
-    return _mm512_set1_epi32(x);
-}
-
 ALWAYS ti ti_zero(void) { return _mm512_setzero_si512(); }
 ALWAYS ti ti_set(int32_t x) { return _mm512_set1_epi32(x); }
 ALWAYS ti ti_shl(ti x, int n) { return n ? _mm512_slli_epi32(x, (unsigned)n) : x; }
 
+/* Activations 4 j .. 4 j + 3 of a block, for all rows. */
+ALWAYS ti four_at(const pm_act_block *a, const int j) {
+    int32_t x;
+    __builtin_memcpy(&x, a->q + 4 * j, 4);
+    return _mm512_set1_epi32(x);
+}
+
+#define DOT_ROWS 1
+#define DOT_PIECES_WIDE 2
 #if defined(__AVX512VNNI__)
 #define WIDE_BIAS 128
-ALWAYS ti t_dot2(ti s, tb w0, ta a0, tb w1, ta a1) { return _mm512_dpbusd_epi32(_mm512_dpbusd_epi32(s, w0, a0), w1, a1); }
+#define DOT_PIECES(bits) 2
 ALWAYS tb tb_wide(tb x) { return _mm512_xor_si512(x, _mm512_set1_epi8((char)128)); }
-ALWAYS ti t_dot2_wide(ti s, tb w0, ta a0, tb w1, ta a1) { return t_dot2(s, w0, a0, w1, a1); }
+ALWAYS void t_dot(ti *s, const int rows, const int n, const tb *w, const pm_act_block *a, const int *j) {
+    UNROLL for (int i = 0; i < n; i++) s[0] = _mm512_dpbusd_epi32(s[0], w[i], four_at(a, j[i]));
+}
+ALWAYS void t_dot_wide(ti *s, const int rows, const int n, const tb *w, const pm_act_block *a, const int *j) {
+    t_dot(s, rows, n, w, a, j);
+}
 #else
 #define WIDE_BIAS 0
-/* Up to 6 bits: four products of at most 63 * 127 fit in 16 bits with their sign. */
-ALWAYS ti t_dot2(ti s, tb w0, ta a0, tb w1, ta a1) {
-    const ti pairs = _mm512_add_epi16(_mm512_maddubs_epi16(w0, a0), _mm512_maddubs_epi16(w1, a1));
-    return _mm512_add_epi32(s, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1)));
-}
+/* 2 n products of n pieces are added up in 16 bits: n at most 8, 4, 2 for weights of 4, 5, 6 bits. */
+#define DOT_PIECES(bits) ((bits) <= 4 ? 8 : (bits) == 5 ? 4 : 2)
 ALWAYS tb tb_wide(tb x) { return x; }
-/* Signed weights: the sign moves to the activation, which is never -128. |w| <= 128: two products fit in 16 bits. */
-ALWAYS ti dot_signed(ti s, tb w, ta a) {
-    const ta turned = _mm512_mask_sub_epi8(a, _mm512_movepi8_mask(w), _mm512_setzero_si512(), a);
-    return _mm512_add_epi32(s, _mm512_madd_epi16(_mm512_maddubs_epi16(_mm512_abs_epi8(w), turned), _mm512_set1_epi16(1)));
+ALWAYS ti plus_pairs(ti s, ti pairs) { return _mm512_add_epi32(s, _mm512_madd_epi16(pairs, _mm512_set1_epi16(1))); }
+ALWAYS void t_dot(ti *s, const int rows, const int n, const tb *w, const pm_act_block *a, const int *j) {
+    ti pairs = _mm512_maddubs_epi16(w[0], four_at(a, j[0]));
+    UNROLL for (int i = 1; i < n; i++)
+        pairs = _mm512_add_epi16(pairs, _mm512_maddubs_epi16(w[i], four_at(a, j[i])));
+    s[0] = plus_pairs(s[0], pairs);
 }
-ALWAYS ti t_dot2_wide(ti s, tb w0, ta a0, tb w1, ta a1) { return dot_signed(dot_signed(s, w0, a0), w1, a1); }
+/* Signed weights: the sign moves to the activation, which is never -128. |w| <= 128: two products fit in 16 bits. */
+ALWAYS void t_dot_wide(ti *s, const int rows, const int n, const tb *w, const pm_act_block *a, const int *j) {
+    UNROLL for (int i = 0; i < n; i++) {
+        const ti x = four_at(a, j[i]);
+        const ti turned = _mm512_mask_sub_epi8(x, _mm512_movepi8_mask(w[i]), _mm512_setzero_si512(), x);
+        s[0] = plus_pairs(s[0], _mm512_maddubs_epi16(_mm512_abs_epi8(w[i]), turned));
+    }
+}
 #endif
 
 ALWAYS tf tf_zero(void) { return _mm512_setzero_ps(); }

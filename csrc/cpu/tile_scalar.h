@@ -1,5 +1,5 @@
 /* tile_scalar.h - the vocabulary of tiles in portable C. Every tile_<isa>.h defines the same names with the same meaning, for
- * vectors of LANES rows: `tf` floats, `ti` int32, `tb` four bytes a row, `ta` four activations for all rows.
+ * vectors of LANES rows: `tf` floats, `ti` int32, `tb` four bytes a row (a piece).
  * GROUP = LANES * VECTORS rows are packed together (layout.h) and TILE_ROWS rows of activations meet them at once. */
 #ifndef PM_CPU_TILE_SCALAR_H
 #define PM_CPU_TILE_SCALAR_H
@@ -14,10 +14,11 @@
 #define VECTORS 1
 #define TILE_ROWS 2
 
+#define UNROLL /* before loops over what a vector is made of elsewhere; here vectors are loops, and more would only take the compiler longer */
+
 typedef struct tf { float v[LANES]; } tf;
 typedef struct ti { int32_t v[LANES]; } ti;
 typedef struct tb { uint8_t v[4 * LANES]; } tb;
-typedef struct ta { int8_t v[4]; } ta;
 
 #define EACH(n, expression)                        \
     do {                                           \
@@ -48,25 +49,33 @@ ALWAYS tb tb_or_pair(tb q, tb x, int shift) {
 /* table[i]; i < 16 */
 ALWAYS tb tb_lookup(const int8_t *table, tb x) { EACH(4 * LANES, x.v[i] = (uint8_t)table[x.v[i]]); return x; }
 
-/* Signed bytes as t_dot2_wide takes them: with WIDE_BIAS added. */
+/* Signed bytes as t_dot_wide takes them: with WIDE_BIAS added. */
 #define WIDE_BIAS 0
 ALWAYS tb tb_wide(tb x) { return x; }
 
 /* ---- activations and exact integer sums ---- */
 
-ALWAYS ta ta_load(const int8_t *p) { ta r; memcpy(r.v, p, sizeof r.v); return r; }
 ALWAYS ti ti_zero(void) { ti r; EACH(LANES, r.v[i] = 0); return r; }
 ALWAYS ti ti_set(int32_t x) { ti r; EACH(LANES, r.v[i] = x); return r; }
 ALWAYS ti ti_shl(ti x, int n) { EACH(LANES, x.v[i] = x.v[i] * (1 << n)); return x; }
-ALWAYS ti dot4(ti s, tb w, ta a, int is_signed) {
+ALWAYS ti dot4(ti s, tb w, const int8_t *a, int is_signed) {
     for (int i = 0; i < LANES; i++)
-        for (int j = 0; j < 4; j++) s.v[i] += (is_signed ? (int8_t)w.v[4 * i + j] : w.v[4 * i + j]) * a.v[j];
+        for (int j = 0; j < 4; j++) s.v[i] += (is_signed ? (int8_t)w.v[4 * i + j] : w.v[4 * i + j]) * a[j];
     return s;
 }
-/* s + w0 a0 + w1 a1; weights are unsigned, at most 6 bits */
-ALWAYS ti t_dot2(ti s, tb w0, ta a0, tb w1, ta a1) { return dot4(dot4(s, w0, a0, 0), w1, a1, 0); }
+/* pieces t_dot takes at once where weights have so many bits (2 to 6): 2, 4 or 8; but never more than one scale covers */
+#define DOT_PIECES(bits) 2
+#define DOT_PIECES_WIDE 2
+/* activation rows it takes at most */
+#define DOT_ROWS 1
+/* s[r] += the products of n pieces of unsigned weights with those of activation row r: w[i] meets piece j[i] of a[r] */
+ALWAYS void t_dot(ti *s, const int rows, const int n, const tb *w, const pm_act_block *a, const int *j) {
+    EACH(n, s[0] = dot4(s[0], w[i], a->q + 4 * j[i], 0));
+}
 /* the same with weights of tb_wide */
-ALWAYS ti t_dot2_wide(ti s, tb w0, ta a0, tb w1, ta a1) { return dot4(dot4(s, w0, a0, 1), w1, a1, 1); }
+ALWAYS void t_dot_wide(ti *s, const int rows, const int n, const tb *w, const pm_act_block *a, const int *j) {
+    EACH(n, s[0] = dot4(s[0], w[i], a->q + 4 * j[i], 1));
+}
 
 /* ---- floats ---- */
 
