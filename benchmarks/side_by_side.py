@@ -207,9 +207,12 @@ class Side:
         time.sleep(PAUSE)
         if sys.stderr.isatty() and name != "about":
             print(f"\r\x1b[K{self.name}: {name} {arguments}", end="", file=sys.stderr, flush=True)
-        self.process.stdin.write(json.dumps([name, arguments]) + "\n")
-        self.process.stdin.flush()
-        answer = self.process.stdout.readline()
+        try:
+            self.process.stdin.write(json.dumps([name, arguments]) + "\n")
+            self.process.stdin.flush()
+            answer = self.process.stdout.readline()
+        except BrokenPipeError:  # it ended before it could be asked
+            answer = ""
         if not answer:
             self.process.wait()
             self.log.seek(0)

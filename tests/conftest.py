@@ -37,11 +37,10 @@ def vocab_gguf(tmp_path_factory):
     return path
 
 
-def build_c(folder, sanitize=""):
+def build_c(folder, *options, targets=("all",)):
     """Configures and builds library and C tests into `folder`; returns it. PYMTP_TEST_BUILD reuses a given folder."""
-    args = ["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", "-DPYMTP_TESTS=ON", "-DPYMTP_WERROR=ON",
-            f"-DPYMTP_SANITIZE={sanitize}"]
-    for command in (args, ["cmake", "--build", str(folder)]):
+    args = ["cmake", "-S", str(ROOT), "-B", str(folder), "-G", "Ninja", "-DPYMTP_TESTS=ON", "-DPYMTP_WERROR=ON", *options]
+    for command in (args, ["cmake", "--build", str(folder), "--target", *targets]):
         done = subprocess.run(command, capture_output=True, text=True)
         assert done.returncode == 0, done.stdout + done.stderr
     return folder
@@ -58,7 +57,7 @@ def c_build(tmp_path_factory):
 def asan_build(tmp_path_factory):
     """The same under AddressSanitizer and UndefinedBehaviorSanitizer."""
     reuse = os.environ.get("PYMTP_TEST_ASAN_BUILD")
-    return build_c(pathlib.Path(reuse) if reuse else tmp_path_factory.mktemp("asan"), "address,undefined")
+    return build_c(pathlib.Path(reuse) if reuse else tmp_path_factory.mktemp("asan"), "-DPYMTP_SANITIZE=address,undefined")
 
 
 @pytest.fixture(scope="session")

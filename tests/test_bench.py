@@ -43,6 +43,8 @@ def expected_work(path, info, experts, rows=1):
         sizes += [(t, experts / t.dims[2], info.layers * info.experts_used * rows / experts) for t in of_one]
     out = {"weight_bytes": sum(t.bytes * part for t, part, _ in sizes), "multiply_adds_int8": 0, "multiply_adds_f32": 0}
     for t, part, meets in sizes:
+        if t.type in QUANTIZED and t.name.startswith("blk.") and t.name.endswith(".proj.weight"):
+            meets *= 2  # activations of this matrix are two planes of 8 bits
         out["multiply_adds_int8" if t.type in QUANTIZED else "multiply_adds_f32"] += math.prod(t.dims) * part * meets
     return out
 

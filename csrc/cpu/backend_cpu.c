@@ -109,6 +109,7 @@ static void carve(pm_cpu *c, const pm_limits *l, arena *a) {
     const size_t rows = most(most(count(l->rows), count(l->logits_rows)), 1), threads = (size_t)c->threads;
     const size_t experts = count(l->experts), used = count(l->used), clusters = count(l->clusters);
     size_t wide = most(most(count(l->max_in), count(l->max_out)), most(count(l->max_ff), count(l->heads_dim)));
+    if (l->ple) wide = most(wide, 2 * count(l->width)); /* products of two planes */
     wide = pm_round_up(most(most(wide, count(l->width)), most(count(l->ple), count(l->expert_ff))), 32);
     c->rows = rows;
     c->wide = wide;

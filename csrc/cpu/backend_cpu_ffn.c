@@ -33,6 +33,45 @@ void pm_cpu_down_add(pm_backend *b, int32_t n, const pm_buf *h, const pm_matrix 
     pm_cpu_add_normed(c, (size_t)n, down->packed.rows, c->a, post_norm, pm_cpu_f32(x));
 }
 
+typedef struct planes_context {
+    pm_cpu *cpu;
+    const pm_act *act; /* a batch of 2 n rows */
+    size_t n, cols;
+    const float *x;
+} planes_context;
+
+/* Row r becomes its 8 bits, row n + r the 8 bits of what they leave. */
+static void planes_job(void *context, size_t begin, size_t end, int thread) {
+    const planes_context *p = context;
+    float *rest = p->cpu->line + (size_t)thread * p->cpu->wide;
+    for (size_t r = begin; r < end; r++) {
+        const float *x = p->x + r * p->cols;
+        size_t step, at = pm_act_index(p->act, r, &step);
+        pm_cpu_fill_act(p->cpu, p->act, r, x, 1u << PM_ACT_Q8);
+        for (size_t i = 0; i < p->cols; i++) {
+            const pm_act_block *b = &p->act->q8[at + i / 32 * step];
+            rest[i] = x[i] - b->d * (float)b->q[i % 32];
+        }
+        pm_cpu_fill_act(p->cpu, p->act, p->n + r, rest, 1u << PM_ACT_Q8);
+    }
+}
+
+/* out (n, w->rows) = w x with activations of nearly 16 bits: as two rows of 8 bits each, added. Twice the arithmetic for the same
+ * bytes of weights: for small matrices whose input rounding shows. out has room for 2 n rows. */
+static void product_of_planes(pm_cpu *c, const pm_matrix *w, size_t n, const float *x, float *out) {
+    const size_t cols = w->packed.cols, width = w->packed.rows;
+    if (w->packed.format->act != PM_ACT_Q8) {
+        pm_cpu_prepare(c, &c->act, x, cols, n, cols, NULL, pm_cpu_kind(w));
+        pm_cpu_product(c, &c->act, w, n, out);
+        return;
+    }
+    planes_context p = {c, &c->act, n, cols, x};
+    pm_cpu_shape_act(c, &c->act, 2 * n, cols);
+    pm_pool_run(c->pool, n, 1, planes_job, &p);
+    pm_cpu_product(c, &c->act, w, 2 * n, out);
+    for (size_t r = 0; r < n; r++) c->k->add(out + (n + r) * width, width, out + r * width);
+}
+
 void pm_cpu_ple_add(pm_backend *b, int32_t n, const pm_buf *ple, int32_t layers, int32_t layer, int32_t width, const pm_matrix *gate,
                     const pm_matrix *proj, const pm_buf *post_norm, pm_buf *x) {
     pm_cpu *c = (pm_cpu *)b;
@@ -40,8 +79,7 @@ void pm_cpu_ple_add(pm_backend *b, int32_t n, const pm_buf *ple, int32_t layers,
     pm_cpu_prepare(c, &c->act, pm_cpu_f32(x), cols, rows, cols, NULL, pm_cpu_kind(gate));
     pm_cpu_product(c, &c->act, gate, rows, c->a);
     pm_cpu_gelu_mul(c, rows, w, c->a, w, pm_cpu_f32(ple) + (size_t)layer * w, (size_t)layers * w, c->a, w);
-    pm_cpu_prepare(c, &c->act, c->a, w, rows, w, NULL, pm_cpu_kind(proj));
-    pm_cpu_product(c, &c->act, proj, rows, c->b);
+    product_of_planes(c, proj, rows, c->a, c->b);
     pm_cpu_add_normed(c, rows, proj->packed.rows, c->b, post_norm, pm_cpu_f32(x));
 }
 

@@ -8,8 +8,9 @@
  *   d, m:     the halves d, then m or dmin, of all rows
  *   bytes:    8-bit scales (K formats: unpacked from 6 bits), then mins: byte i of all rows, i = 0, 1, ...
  *
- * padded to 2 bytes a row (which only MXFP4 needs); records of 256 columns begin with their scales. So memory is read once and from low to high addresses,
- * which is what processors fetch ahead. With "part j" for the columns 4 j .. 4 j + 3 of a block of 32, a byte each, its pieces are
+ * padded to 2 bytes a row, which only MXFP4 needs; records of 256 columns begin with their scales. So memory is read once and from
+ * low to high addresses, which is what processors fetch ahead. With "part j" for the columns 4 j .. 4 j + 3 of a block of 32, a
+ * byte each, its pieces are
  *
  *   fifth     Q5_*, and as third bits Q3_K: bit j of byte i is that of column i of part j                            1 piece
  *   tops      Q6_K: bits 2 j, 2 j + 1 of byte i are the upper bits of column i of part j, of part 4 + j              2 pieces

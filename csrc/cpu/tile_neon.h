@@ -24,7 +24,7 @@ typedef uint8x16_t tb;
 typedef int32x4_t ti;
 typedef float32x4_t tf;
 
-ALWAYS void t_prefetch_near(const void *p) { __builtin_prefetch(p, 0, 3); }
+ALWAYS void t_prefetch_near(const void *p) { __builtin_prefetch(p); }
 ALWAYS void t_prefetch_far(const void *p) { __builtin_prefetch(p, 0, 2); }
 
 ALWAYS tb tb_load(const uint8_t *p) { return vld1q_u8(p); }

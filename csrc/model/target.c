@@ -26,7 +26,7 @@ void pm_target_limits(const pm_config *c, int32_t rows, pm_limits *l) {
     raise_to(&l->width, c->width);
     raise_to(&l->max_in, c->width);
     raise_to(&l->max_out, c->width);
-    raise_to(&l->ple, c->layers * c->ple);
+    raise_to(&l->ple, max32(c->layers, 2) * c->ple); /* two rows of one layer's inputs fit as well */
     raise_to(&l->max_out, c->layers * c->ple);
     raise_to(&l->max_in, c->ple);
     raise_to(&l->vocab, c->vocab);

@@ -143,9 +143,11 @@ class Network:
         y = x / np.sqrt((x * x).mean(-1, keepdims=True) + self.dtype(self.eps))
         return y if weight is None else y * self.file[weight]
 
-    def linear(self, x, name):
+    def linear(self, x, name, planes=1):
+        """planes=2: activations are rounded as int8 blocks, and what that leaves once more."""
         if self.act8 and self.file.quantised(name):
-            x = round_int8(x)
+            first = round_int8(x)
+            x = first + round_int8(x - first) if planes == 2 else first
         return x @ self.file[name].T
 
     def queries(self, x, layer, pos):
@@ -248,7 +250,7 @@ class Target(Network):
                 y = self.rms(y, b + "post_ffw_norm_1.weight") + self.experts(x, b)
             x = x + self.rms(y, b + "post_ffw_norm.weight")
             if ple is not None:
-                z = self.linear(gelu(self.linear(x, b + "inp_gate.weight")) * ple[:, layer], b + "proj.weight")
+                z = self.linear(gelu(self.linear(x, b + "inp_gate.weight")) * ple[:, layer], b + "proj.weight", planes=2)
                 x = x + self.rms(z, b + "post_norm.weight")
             x = x * self.output_scale(b)  # CRITICAL: scales the whole residual stream, last of all
         hidden = self.rms(x, "output_norm.weight")
