@@ -61,7 +61,7 @@ PYMTP_API int32_t pymtp_abi_version(void);     /* PYMTP_ABI_VERSION of the libra
 PYMTP_API const char *pymtp_version(void);     /* "0.1.0" */
 /* sizeof of the public struct called `name` ("pymtp_params", ...) in the library, 0 if unknown: the load handshake. */
 PYMTP_API size_t pymtp_struct_size(const char *name);
-/* Kernel sets this machine can run, best first, comma-separated ("avx512,avx2,scalar"). PYMTP_CPU=name forces one. */
+/* Kernel sets this machine can run, best first, comma-separated ("avx512vnni,avx512,avx2,scalar"). PYMTP_CPU=name forces one. */
 PYMTP_API const char *pymtp_cpu_names(void);
 
 /* What a machine can do, measured. The largest is what counts as its limit: whatever else runs only takes away. */
