@@ -51,4 +51,4 @@ def test_without_dot_products(arm_build):
 
 def test_named_sets_are_there(arm_build):
     """Naming a set that is not there would test nothing, which the programs report as a failure."""
-    assert run(arm_build, "test_ops", "sse9").returncode == 1
+    assert run(arm_build, "test_head", "sse9").returncode == 1
