@@ -75,7 +75,7 @@ typedef struct pymtp_machine {
     const char *cpu;                    /* kernel set measured; static */
 } pymtp_machine;
 
-/* Measures with `threads` threads (0: one per available core) for about a second. Takes 512 MiB of memory for a moment (64 MiB a
+/* Measures with `threads` threads (0: one per physical performance core) for about a second. Takes 512 MiB of memory for a moment (64 MiB a
  * thread where that is more), less where little is available. */
 PYMTP_API pymtp_status pymtp_measure(int32_t threads, pymtp_machine *out, pymtp_error *err);
 
@@ -162,7 +162,7 @@ typedef struct pymtp_model pymtp_model;
 
 typedef struct pymtp_model_options {
     uint32_t size;
-    int32_t threads;       /* worker threads; 0: one per available core */
+    int32_t threads;       /* worker threads; 0: one per physical performance core (docs/DESIGN.md) */
     int64_t context;       /* positions per session; 0: the model's maximum (reserved, not committed) */
     int32_t kv;            /* PYMTP_KV_* */
     int32_t chunk;         /* prompt rows per pass, 1..512; 0: 128. Never changes the output. */

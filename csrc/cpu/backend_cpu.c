@@ -117,7 +117,7 @@ static void carve(pm_cpu *c, const pm_limits *l, arena *a) {
     c->b = take(a, rows, wide, sizeof(float));
     c->c = take(a, rows, count(l->width), sizeof(float));
     c->line = take(a, threads, wide, sizeof(float));
-    c->edge = take(a, threads, rows * c->k->group, sizeof(float));
+    c->edge = take(a, threads, 2 * rows * c->k->group, sizeof(float)); /* 2: batches of two planes */
     take_act(a, &c->act, rows, wide);
     pm_cpu_attend_sizes(c, count(l->heads_dim), count(l->head_dim));
     c->states = take(a, threads, c->states_each, sizeof(float));

@@ -73,7 +73,7 @@ typedef struct pm_cpu {
     float *a, *b;                 /* (rows, wide) */
     float *c;                     /* (rows, width) */
     float *line;                  /* (threads, wide) */
-    float *edge;                  /* (threads, rows * group): outputs beside the wanted ones in a weight group */
+    float *edge;                  /* (threads, 2 * rows * group): outputs beside the wanted ones in a weight group */
     pm_act act, pairs;            /* pairs: MoE only */
     float *states;                /* (threads, states_each): attention's states and scores */
     size_t states_each;

@@ -69,7 +69,7 @@ pm_act pm_cpu_batch(const pm_act *act, size_t row, size_t n) {
 static void part_by_groups(pm_cpu *c, const pm_matrix *w, size_t begin, size_t end, const pm_act *act, float *out, size_t stride,
                            int thread) {
     const size_t group = c->k->group;
-    float *edge = c->edge + (size_t)thread * c->rows * group;
+    float *edge = c->edge + (size_t)thread * 2 * c->rows * group;
     for (size_t first = begin / group * group; first < end; first += group) {
         const size_t left = w->packed.rows - first, last = first + (left < group ? left : group);
         const size_t from = first > begin ? first : begin, to = last < end ? last : end;

@@ -1,8 +1,7 @@
 /* kernels.h - the table of CPU kernels: one struct, one instance per ISA, chosen once per model (dispatch.c).
  *
- * kernels_scalar.c fills every entry in portable C; an ISA file starts from that table and overrides what it does
- * better, compiling the shared bodies (body_*.inc) over its own vocabulary. Kernels take plain pointers, cannot fail,
- * allocate nothing and know nothing of threads. Each obeys the row rule (backend.h). */
+ * Every kernels_<isa>.c compiles the same bodies (bodies.inc) over its own vocabularies and fills every entry. Kernels take
+ * plain pointers, cannot fail, allocate nothing and know nothing of threads. Each obeys the row rule (backend.h). */
 #ifndef PM_CPU_KERNELS_H
 #define PM_CPU_KERNELS_H
 

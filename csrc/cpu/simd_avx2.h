@@ -66,11 +66,6 @@ static inline vf vf_from_f16(const uint16_t *p) {
     return (vf){_mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)p)),
                 _mm256_cvtph_ps(_mm_loadu_si128((const __m128i *)(const void *)(p + 8)))};
 }
-static inline __m256 widen_bf16(const uint16_t *p) {
-    const __m256i x = _mm256_cvtepu16_epi32(_mm_loadu_si128((const __m128i *)(const void *)p));
-    return _mm256_castsi256_ps(_mm256_slli_epi32(x, 16));
-}
-static inline vf vf_from_bf16(const uint16_t *p) { return (vf){widen_bf16(p), widen_bf16(p + 8)}; }
 static inline vf vf_from_i8(const int8_t *p) {
     const __m128i x = _mm_loadu_si128((const __m128i *)(const void *)p);
     return (vf){_mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(x)), _mm256_cvtepi32_ps(_mm256_cvtepi8_epi32(_mm_srli_si128(x, 8)))};

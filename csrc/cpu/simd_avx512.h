@@ -53,9 +53,6 @@ static inline void vf_sum4(vf a, vf b, vf c, vf d, float *out) {
 static inline void vf_to_f16(vf x, uint16_t *p) { _mm256_storeu_si256((void *)p, _mm512_cvtps_ph(x, _MM_FROUND_TO_NEAREST_INT)); }
 static inline float half_to_float(uint16_t h) { return _cvtsh_ss(h); }
 static inline vf vf_from_f16(const uint16_t *p) { return _mm512_cvtph_ps(_mm256_loadu_si256((const void *)p)); }
-static inline vf vf_from_bf16(const uint16_t *p) {
-    return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_cvtepu16_epi32(_mm256_loadu_si256((const void *)p)), 16));
-}
 static inline vf vf_from_i8(const int8_t *p) { return _mm512_cvtepi32_ps(_mm512_cvtepi8_epi32(_mm_loadu_si128((const void *)p))); }
 static inline vi vi_from_vf_round(vf x) { return _mm512_cvtps_epi32(x); }
 static inline vf vf_pow2n(vi n) { return _mm512_castsi512_ps(_mm512_slli_epi32(_mm512_add_epi32(n, _mm512_set1_epi32(127)), 23)); }

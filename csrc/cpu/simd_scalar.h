@@ -54,7 +54,6 @@ static inline void vf_sum4(vf a, vf b, vf c, vf d, float *out) {
 static inline float half_to_float(uint16_t h) { return pm_f16_to_f32(h); }
 static inline void vf_to_f16(vf a, uint16_t *p) { EACH16(p[i] = pm_f32_to_f16(a.v[i])); }
 static inline vf vf_from_f16(const uint16_t *p) { vf r; EACH16(r.v[i] = pm_f16_to_f32(p[i])); return r; }
-static inline vf vf_from_bf16(const uint16_t *p) { vf r; EACH16(r.v[i] = pm_bf16_to_f32(p[i])); return r; }
 static inline vf vf_from_i8(const int8_t *p) { vf r; EACH16(r.v[i] = (float)p[i]); return r; }
 /* the nearest integers of values that are integers already (below 2^22 in magnitude) */
 static inline vi vi_from_vf_round(vf a) { vi r; EACH16(r.v[i] = (int32_t)a.v[i]); return r; }
