@@ -72,7 +72,6 @@ static inline void vf_to_f16(vf x, uint16_t *p) {
 static inline float32x4_t four_halves(const uint16_t *p) { return vcvt_f32_f16(vreinterpret_f16_u16(vld1_u16(p))); }
 static inline float half_to_float(uint16_t h) { return vgetq_lane_f32(vcvt_f32_f16(vreinterpret_f16_u16(vdup_n_u16(h))), 0); }
 static inline vf vf_from_f16(const uint16_t *p) { return (vf){{four_halves(p), four_halves(p + 4), four_halves(p + 8), four_halves(p + 12)}}; }
-static inline float32x4_t four_bf16(const uint16_t *p) { return vreinterpretq_f32_u32(vshll_n_u16(vld1_u16(p), 16)); }
 static inline float32x4_t four_words(int16x4_t x) { return vcvtq_f32_s32(vmovl_s16(x)); }
 static inline vf vf_from_i8(const int8_t *p) {
     const int8x16_t x = vld1q_s8(p);
