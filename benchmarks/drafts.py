@@ -3,8 +3,9 @@
 
   drafts.py TARGET.gguf DRAFTER.gguf [--depths 0,2,4] [--tokens 96] [--reps 3] [--threads N] [--start ID] [--next TABLE.npy]
 
-Medians of tokens per second by depth (0 is plain), the ratio to plain, and acceptance by position. --next checks the output
-against the successor table of a synthetic pair (make_synthetic.py) and fails when it differs.
+Medians of tokens per second by depth (0 is plain) and of the ratio to plain within a round (rounds alternate the order), and of the
+last round acceptance by position. --next checks the output against the successor table of a synthetic pair (make_synthetic.py)
+and fails when it differs.
 """
 import argparse
 import json
@@ -38,18 +39,20 @@ def main():
     with pymtp.Model(o.target, drafter=o.drafter, threads=o.threads, context=o.tokens + 64) as model:
         opened = time.perf_counter() - began
         speed, last = {d: [] for d in depths}, {}
-        for _ in range(o.reps):
-            for d in depths:
+        for rep in range(o.reps):
+            for d in depths if rep % 2 else depths[::-1]:
                 done = model.complete([2, o.start], temperature=0, max_tokens=o.tokens, draft=d, ignore_eos=True, cache=False)
                 if expected is not None and done.tokens != expected:
                     sys.exit(f"depth {d}: the output does not follow the successor table")
                 s = done.stats
                 speed[d].append((len(done.tokens) - 1) / (s.seconds_draft + s.seconds_target + s.seconds_sample))
                 last[d] = s
-    plain = statistics.median(speed[0]) if 0 in speed else None
+    def of_plain(speeds):
+        return round(statistics.median(s / plain for s, plain in zip(speeds, speed[0])), 3) if 0 in speed else None
+
     print(json.dumps({
         "target": o.target, "open_seconds": round(opened, 2), "tokens": o.tokens,
-        "depths": {d: {"tok_s": round(statistics.median(v), 2), "of_plain": round(statistics.median(v) / plain, 2) if plain else None,
+        "depths": {d: {"tok_s": round(statistics.median(v), 2), "of_plain": of_plain(v),
                        "passes": last[d].passes, "drafted": last[d].drafted, "accepted": last[d].accepted,
                        "accepted_by_position": list(last[d].accepted_by_position)[: 16 if d == "auto" else max(d, 1)]} for d, v in speed.items()}}))
 
