@@ -2,7 +2,7 @@
 """pymtp against llama.cpp on one GGUF in one run: two processes that stay loaded and take turns, one computing at a time.
 
   side_by_side.py MODEL.gguf [--drafter D.gguf] [--threads 2] [--contexts 0,4096] [--rows 1,2,4,8] [--prompt 512] [--reps 5]
-                  [--pair-start ID --pair-tokens 96 --depths 2,4] [--apart] [--write docs/SPEED.md] [--label NAME] [--json]
+                  [--pair-start ID --pair-tokens 96 --depths auto,4] [--apart] [--write docs/SPEED.md] [--label NAME] [--json]
 
 Needs llama-cpp-python, which pymtp itself does not:
   CMAKE_ARGS=-DGGML_NATIVE=ON pip install llama-cpp-python==0.3.36     # compiles llama.cpp, 5-10 minutes on 2 cores
@@ -365,8 +365,12 @@ def pair_lines(o, results):
     """Everything against llama.cpp's plain run; all outputs must agree."""
     runs = results.by_key
     theirs = statistics.median(a["seconds"] for a in runs["generate 0"][SIDES[1]])
-    plain = statistics.median(a["seconds"] for a in runs["generate 0"][SIDES[0]])
-    expected, lines = runs["generate 0"][SIDES[0]][0]["tokens"], []
+    plain = runs["generate 0"][SIDES[0]]
+    expected, lines = plain[0]["tokens"], []
+
+    def faster(than, ours):
+        return statistics.median(b["seconds"] / a["seconds"] for a, b in zip(ours, than))
+
     same = all(a["tokens"] == expected for a in runs["generate 0"][SIDES[1]])
     for depth in (0, *o.depths):
         ours = runs[f"generate {depth}"][SIDES[0]]
@@ -374,9 +378,9 @@ def pair_lines(o, results):
             sys.exit(f"pymtp's output with drafts ({depth}) differs from its plain output")
         seconds, last = statistics.median(a["seconds"] for a in ours), ours[-1]
         accepted = " ".join(percent(a / d) for a, d in zip(last["accepted"], last["drafted"]) if d)
-        note = f"{plain / seconds:.2f} of plain; accepted by position {accepted}" if depth else "same output" if same else "outputs differ"
+        note = f"{faster(plain, ours):.2f} of plain; accepted by position {accepted}" if depth else "same output" if same else "outputs differ"
         name = f"{o.pair_tokens} tokens, " + (f"drafts: {depth}" if depth else "no drafts")
-        lines.append([name, rate()(seconds), rate()(theirs) + ("" if depth == 0 else " (plain)"), f"{theirs / seconds:.2f}", "", "", note])
+        lines.append([name, rate()(seconds), rate()(theirs) + ("" if depth == 0 else " (plain)"), f"{faster(runs['generate 0'][SIDES[1]], ours):.2f}", "", "", note])
     return lines
 
 
@@ -431,6 +435,10 @@ def numbers(text):
     return [int(part) for part in text.split(",") if part]
 
 
+def depths(text):
+    return [part if part == "auto" else int(part) for part in text.split(",") if part]
+
+
 def options():
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("model")
@@ -442,7 +450,7 @@ def options():
     parser.add_argument("--reps", type=int, default=5)
     parser.add_argument("--pair-start", type=int, help="first token of generations with and without drafts; needs --drafter")
     parser.add_argument("--pair-tokens", type=int, default=96)
-    parser.add_argument("--depths", type=numbers, default=[2, 4])
+    parser.add_argument("--depths", type=depths, default=["auto", 4], help="drafts a round: numbers, auto")
     parser.add_argument("--apart", action="store_true")
     parser.add_argument("--write", type=pathlib.Path)
     parser.add_argument("--label", help="default: the file's name")
