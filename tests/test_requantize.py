@@ -74,7 +74,7 @@ def test_every_type_fits_its_rows(small_models, mix):
         for path in small_models(variant, "Q8_0"):
             with quantize.plan(path, mix) as plan:
                 for c in plan.changes:
-                    assert c.tensor.dims[0] % mixes.block_values(c.type) == 0
+                    assert c.type == "I32" or c.tensor.dims[0] % codec.block_values(c.type) == 0
                     assert len(c.tensor.dims) > 1 or c.type in ("F32", "I32")
                 assert sum(c.type != c.tensor.type for c in plan.changes) >= (0 if mix == "Q8_0" else 20)
 
@@ -98,7 +98,7 @@ def test_overrides(small_models, tmp_path):
         expected = "F16" if name == "blk.0.attn_q.weight" else "Q5_1" if fnmatch.fnmatch(name, "*.attn_[qkv].weight") else None
         assert expected in (kind, None), name
     assert out["blk.1.ffn_gate_up_exps.weight"] == "Q6_K" and out["blk.1.ffn_down_exps.weight"] == "Q8_0"  # rows of 96
-    for bad, word in (("x", "PATTERN=TYPE"), ("=Q8_0", "PATTERN=TYPE"), ("a=Q9", "Q9"), ("a=MXFP4", "MXFP4")):
+    for bad, word in (("x", "PATTERN=TYPE"), ("=Q8_0", "PATTERN=TYPE"), ("a=Q9", "Q9"), ("a=I32", "I32")):
         with pytest.raises(ArgumentError, match=word):
             mixes.parse_overrides([bad])
     for rule, word in (("nothing*=Q8_0", "nothing"), ("output_norm.weight=Q8_0", "output_norm.weight")):
@@ -110,7 +110,7 @@ def test_overrides(small_models, tmp_path):
 
 # ---- which bytes ----
 
-@pytest.mark.parametrize("kind", mixes.BLOCKS)
+@pytest.mark.parametrize("kind", [kind for kind in codec.types() if kind not in mixes.FLOATS])
 def test_bytes_are_the_codecs(small_models, tmp_path, monkeypatch, kind):
     """Slices of a few rows give what encoding whole matrices gives; experts are matrices of their own."""
     source = small_models("moe", "F16+BF16")[0]
@@ -220,10 +220,10 @@ def rms(x):
 
 @pytest.mark.parametrize("mix", EVERY)
 def test_results_run_close_to_their_source(data, tmp_path, mix):
-    """A trained model of 12 MiB on text it knows. Matrices have relative errors e (root mean square, measured here), each of which moves
-    its output by e of its size, independently; activations rounded to 8 bits add up to 127^-1 / sqrt(12) times the
-    ratio of largest to typical value, about 4, hence 1 %. What p products in depth (7 a layer) add to a normed residual stream
-    is at most sqrt(p) times that. Logits are measured against their own spread."""
+    """A trained model of 12 MiB on text it knows. A matrix with a relative error e (root mean square, measured here) moves its output by e of
+    its size; activations rounded to 8 bits add the largest of a block, some 4 times the typical value, / 127 / sqrt(12): 1 %. A sublayer is
+    at most three products in series and its output is normed, so it is off by at most sqrt(3) times that; a sum of such outputs, whose
+    errors are independent, is no further off than they are. Logits are measured against their own spread."""
     source = data / "trained-py.gguf"
     requantize(source, tmp_path / "x.gguf", mix)
     before, after = values(source), values(tmp_path / "x.gguf")
@@ -232,8 +232,8 @@ def test_results_run_close_to_their_source(data, tmp_path, mix):
         ids = t.tokenize("def main(argv=None):\n    for name in argv:\n        print(name)\n    return 0\n", bos=True)
     a, b = logits_of(source, ids), logits_of(tmp_path / "x.gguf", ids)
     moved = rms((b - b.mean(1, keepdims=True)) - (a - a.mean(1, keepdims=True))) / rms(a - a.mean(1, keepdims=True))
-    print(mix, "errors", max(errors), rms(np.array(errors)), "moved", moved, len(errors))
-    assert moved <= np.sqrt(len(errors)) * (rms(np.array(errors)) ** 2 + 0.01**2) ** 0.5
+    bound = np.sqrt(3 * (rms(np.array(errors)) ** 2 + 0.01**2))
+    assert len(errors) > 50 and moved <= bound < 0.5  # or the comparison would say nothing
 
 
 @pytest.mark.parametrize("name", ["tiny-e2b", "tiny-26b", "tiny-31b"])
@@ -283,15 +283,22 @@ def test_tool(data, tmp_path):
     assert subprocess.run([sys.executable, tool, "nope"], capture_output=True).returncode == 2
 
 
-def test_unknown_types(tmp_path):
-    path = Builder().kv("general.architecture", "str", "gemma4").tensor("a.weight", [256, 2], 19, bytes(100)).write(tmp_path / "a.gguf")
-    with pytest.raises(UnsupportedError, match="a.weight.*IQ1_S"):
-        quantize.plan(path, "Q8_0")
-    nan = np.full((2, 32), np.nan, np.float32).tobytes()
-    path = Builder().kv("general.architecture", "str", "gemma4").tensor("a.weight", [32, 2], 0, nan).write(tmp_path / "nan.gguf")
-    with pytest.raises(pymtp.Error, match="a.weight"):
-        requantize(path, tmp_path / "out.gguf", "Q8_0")
-    assert not (tmp_path / "out.gguf").exists()
+def test_sources_that_cannot_be_requantized(tmp_path):
+    def source(kind, data):
+        return Builder().kv("general.architecture", "str", "gemma4").tensor("blk.0.x.weight", [256, 2], kind, data).write(tmp_path / "a.gguf")
+
+    with pytest.raises(UnsupportedError, match="blk.0.x.weight.*IQ1_S"):
+        quantize.plan(source(19, bytes(100)), "Q8_0")
+    values = np.ones((2, 256), np.float32)
+    values[1, 7] = np.nan
+    with pytest.raises(ArgumentError, match="blk.0.x.weight.*rows from 1 on.*row 0.*column 7"):
+        with quantize.plan(source(0, values.tobytes()), "Q8_0") as plan:
+            quantize.SLICE_VALUES, kept = 1, quantize.SLICE_VALUES
+            try:
+                plan.write(tmp_path / "out.gguf")
+            finally:
+                quantize.SLICE_VALUES = kept
+    assert os.listdir(tmp_path) == ["a.gguf"]
 
 
 # ---- large files, interruptions ----
@@ -323,7 +330,7 @@ def test_interruptions(large, tmp_path):
     for number in (signal.SIGINT, signal.SIGTERM, signal.SIGKILL, signal.SIGTERM, signal.SIGKILL):
         child = subprocess.Popen(args, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
         end = time.monotonic() + 60
-        while not list(tmp_path.glob(".o.gguf.part-*")) or os.path.getsize(next(tmp_path.glob(".o.gguf.part-*"))) < 1 << 20:
+        while not any(part.stat().st_size > 1 << 20 for part in tmp_path.glob(f".o.gguf.part-{child.pid}-*")):
             assert time.monotonic() < end and child.poll() is None
             time.sleep(0.005)
         time.sleep(rng.random() * 0.05)
