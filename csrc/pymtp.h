@@ -30,7 +30,7 @@
 extern "C" {
 #endif
 
-#define PYMTP_ABI_VERSION 1
+#define PYMTP_ABI_VERSION 2
 
 /* ---- errors ------------------------------------------------------------------------------------------------- */
 
@@ -225,10 +225,11 @@ PYMTP_API int64_t pymtp_session_tokens(const pymtp_session *s, int32_t *out, siz
 PYMTP_API pymtp_status pymtp_session_forward(pymtp_session *s, const int32_t *ids, size_t n, int32_t want, float *logits,
                                              float *hidden, pymtp_error *err);
 /* n chained greedy drafts after the pending token `pending` (chosen, not in the cache). out_ids: (n); logits:
- * (n, vocab) or NULL, ids outside the chosen clusters at min(chosen) - 1. Changes nothing in the session. Needs a
- * drafter and the hidden row of position length - 1 (kept by the last forward; PYMTP_E_STATE after a rewind). */
+ * (n, vocab) or NULL, ids outside the chosen clusters at min(chosen) - 1; hidden: (n, drafter_width) or NULL, the rows
+ * that the drafter's head multiplies. Changes nothing in the session. Needs a drafter and the hidden row of position
+ * length - 1 (kept by the last forward; PYMTP_E_STATE after a rewind). */
 PYMTP_API pymtp_status pymtp_session_draft(pymtp_session *s, size_t n, int32_t pending, int32_t *out_ids, float *logits,
-                                           pymtp_error *err);
+                                           float *hidden, pymtp_error *err);
 /* The hidden row of position length - 1: (width). PYMTP_E_STATE where there is none. */
 PYMTP_API pymtp_status pymtp_session_hidden(const pymtp_session *s, float *out, pymtp_error *err);
 /* Back to an earlier length. Where the rings no longer reach, the session replays its own tokens from the nearest
