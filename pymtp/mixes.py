@@ -24,7 +24,7 @@ FALLBACK = {"Q2_K": "IQ4_NL", "Q3_K": "IQ4_NL", "IQ4_XS": "IQ4_NL", "Q4_K": "Q5_
 KEPT = ("v.", "a.", "mm.")  # encoders: not loaded, copied as they are
 ROUTER = "ffn_gate_inp.weight"
 # Small, and what they decide or feed is not repaired later: at least 16 bits.
-SENSITIVE = ("per_layer_model_proj.weight", "masked_embd_centroids.weight")
+SENSITIVE = ("per_layer_model_proj.weight", "centroids.weight")
 
 
 @dataclass(frozen=True)
@@ -106,8 +106,10 @@ def choose(mix: Mix, tensor: Tensor, names: set[str], layers: int) -> str:
     """The type of a tensor under a mix; what is no matrix of the network keeps its own."""
     if tensor.type not in DECODABLE or tensor.name.startswith(KEPT):
         return tensor.type
-    if len(tensor.dims) < 2 or tensor.name.endswith(ROUTER) or not tensor.name.endswith(".weight"):
+    if len(tensor.dims) < 2 or tensor.name.endswith(ROUTER):
         return "F32"
+    if not tensor.name.endswith(".weight"):
+        return tensor.type
     if tensor.name.endswith(SENSITIVE):
         return mix.main if mix.main in FLOATS else "F16" if tensor.type == "F32" else tensor.type
     role, layer = role_of(tensor, names), layer_of(tensor.name)
