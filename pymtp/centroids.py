@@ -1,7 +1,7 @@
 """Gives a drafter with a dense head a centroid head, as E2B and E4B drafters have: a draft step then multiplies the centroids and
 the head rows of the best clusters, instead of all rows. Drafts are verified, so only their acceptance can change, never the output.
 
-How clusters and centroids are made (docs/MODEL.md):
+How clusters and centroids are made (docs/QUANTIZE.md has the reasons):
 
 1. The mean of all head rows is taken off every row. That adds the same to all logits of a hidden row, so it changes no choice.
 2. Balanced spherical k-means of the rows (pymtp_clustering_*).
@@ -33,6 +33,7 @@ ITERATIONS = 10      # of k-means after the first grouping; the objective gains 
 DRAFTS = 4           # drafts after every position of a text: the head sees chained rows too
 RIDGE = 0.3          # weight of the centroids before a correction, in mean squares of the hidden rows
 LOGITS = 1 << 24     # logits held at a time
+LARGEST = 1e15       # of a head's values: their products with hidden rows and sums of these fit in float32
 RECALL = 0.99        # of the dense head's first choices, which the top k written shall reach
 
 # ---- the drafter's file ----
@@ -89,8 +90,8 @@ class Drafter:
             raw = np.empty(n * each, np.uint8)
             self.file.read(self.head_index, first * each, raw)
             out[first:first + n] = codec.decode(t.type, raw).reshape(n, self.width)
-        if not np.isfinite(out).all():
-            raise FormatError(f"{self.path}: tensor '{t.name}': holds values that are not finite")
+        if not np.abs(out).max() <= LARGEST:  # true of NaN as well
+            raise FormatError(f"{self.path}: tensor '{t.name}': expected finite values up to {LARGEST:g}, found others")
         return out
 
     def _kept(self, index: int, t: Tensor) -> Entry:
