@@ -2,13 +2,18 @@
 from __future__ import annotations
 
 import json
-import math
 import pathlib
 from typing import Any
 
 from ..errors import FormatError, ReadError
 
+FLOAT32_MAX = 3.4028234663852886e38
 MAX_BYTES = 1 << 30  # of a JSON file; tokenizer.json of Gemma 4 has 32 MB
+
+
+def is_text(value: str) -> bool:
+    """JSON can spell halves of surrogate pairs, which are no text."""
+    return not any("\ud800" <= c <= "\udfff" for c in value)
 
 
 def read_text(path: pathlib.Path) -> str:
@@ -83,14 +88,14 @@ class Fields:
         return self.get(key, default, f"an integer in {least}..{most}", lambda v: type(v) is int and least <= v <= most)
 
     def number(self, key: str, default: Any = REQUIRED) -> Any:
-        value = self.get(key, default, "a finite number", lambda v: type(v) in (int, float) and math.isfinite(v))
+        value = self.get(key, default, "a number of 32 bits", lambda v: type(v) in (int, float) and abs(v) <= FLOAT32_MAX)
         return value if value is None else float(value)
 
     def flag(self, key: str, default: Any = REQUIRED) -> Any:
         return self.get(key, default, "true or false", lambda v: isinstance(v, bool))
 
     def text(self, key: str, default: Any = REQUIRED) -> Any:
-        return self.get(key, default, "a string", lambda v: isinstance(v, str))
+        return self.get(key, default, "text", lambda v: isinstance(v, str) and is_text(v))
 
     def object(self, key: str) -> "Fields":
         """The object under a key, empty when there is none."""

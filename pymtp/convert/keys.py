@@ -1,6 +1,7 @@
 """Shape, generation_config.json and the model card -> metadata keys: (key, kind, value), kind as in "u32", "str" or "[i32]"."""
 from __future__ import annotations
 
+import os
 import pathlib
 import re
 from typing import Any
@@ -85,9 +86,10 @@ def general_keys(folder: pathlib.Path, shape: Shape) -> list[Key]:
 def model_name(folder: pathlib.Path) -> str:
     """The folder's name; in a cache of Hugging Face, whose folders are commits, the repository's."""
     folder = folder.resolve()
-    if COMMIT.fullmatch(folder.name) and folder.parent.name == "snapshots":
-        return folder.parent.parent.name.rpartition("--")[2]
-    return folder.name
+    name = folder.name
+    if COMMIT.fullmatch(name) and folder.parent.name == "snapshots":
+        name = folder.parent.parent.name.rpartition("--")[2]
+    return os.fsencode(name).decode("utf-8", "replace")
 
 
 def sampling_keys(folder: pathlib.Path) -> list[Key]:

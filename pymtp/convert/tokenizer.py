@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from ..errors import FormatError, UnsupportedError
-from .files import Fields, read_object, read_text
+from .files import Fields, is_text, read_object, read_text
 from .keys import Key, read_generation
 
 SPACE = "\u2581"
@@ -77,21 +77,15 @@ def _tokens(top: Fields, model: Fields, rows: int) -> tuple[list[str], list[int]
         raise FormatError(f"{top.where}: key 'model.vocab': expected each id in 0..{len(by_id) - 1} once")
     if not 1 <= len(by_id) <= rows:
         raise FormatError(f"{top.where}: key 'model.vocab': expected at most {rows} tokens, the rows of the embedding, found {len(by_id)}")
-    tokens = [by_id[i] for i in range(len(by_id))]
-    _check_text(top, tokens)
-    return tokens, [types[i] for i in range(len(by_id))]
+    for i, piece in by_id.items():
+        if not is_text(piece):
+            raise FormatError(f"{top.where}: key 'model.vocab': token {i}: expected text, found a lone surrogate")
+    return [by_id[i] for i in range(len(by_id))], [types[i] for i in range(len(by_id))]
 
 
 def _is_added(token: Any) -> bool:
     return (isinstance(token, dict) and type(token.get("id")) is int and token["id"] >= 0 and isinstance(token.get("content"), str)
             and token["content"] != "" and isinstance(token.get("special"), bool))
-
-
-def _check_text(top: Fields, tokens: list[str]) -> None:
-    """JSON can spell halves of surrogate pairs, which are no text."""
-    for i, piece in enumerate(tokens):
-        if any("\ud800" <= c <= "\udfff" for c in piece):
-            raise FormatError(f"{top.where}: key 'model.vocab': token {i}: expected text, found a lone surrogate")
 
 
 def _merges(model: Fields, ids: dict[str, int]) -> list[str]:
@@ -151,6 +145,6 @@ def _template(folder: pathlib.Path, named: Fields) -> str | None:
     found = named.values.get("chat_template")
     if isinstance(found, list):
         found = next((t.get("template") for t in found if isinstance(t, dict) and t.get("name") == "default"), None)
-    if found is not None and not isinstance(found, str):
-        raise named.error("chat_template", "a string")
+    if found is not None and not (isinstance(found, str) and is_text(found)):
+        raise named.error("chat_template", "text")
     return found
