@@ -67,7 +67,9 @@ class Checkpoint:
         out = np.empty((count, length), kind)
         _read(t, self._files[t.file], t.start + first * length * kind.itemsize, memoryview(out).cast("B"))
         if t.type == "BF16":
-            return (out.astype(np.uint32) << 16).view(np.float32)
+            wide = out.astype(np.uint32)
+            wide <<= 16
+            return wide.view(np.float32)
         return out.astype(np.float32) if t.type == "F16" else out
 
     def close(self) -> None:
