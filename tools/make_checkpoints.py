@@ -72,7 +72,7 @@ def text_config(cls: type, shape: dict) -> object:
     """The configuration of a target's text network."""
     extra = {k: v for k, v in shape.items() if k not in ("kind", "layers", "kv", "clusters", "dtype", "shard", "heads", "rows")}
     if cls is Gemma4TextConfig:
-        extra = {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": shape.get("rows", TOKENS)} | extra
+        extra = {"hidden_size_per_layer_input": 0, "vocab_size_per_layer_input": TOKENS} | extra
     return cls(hidden_size=64, intermediate_size=64, num_hidden_layers=len(shape["layers"]), num_attention_heads=shape.get("heads", 4),
                num_key_value_heads=shape["kv"], layer_types=[LAYER[c] for c in shape["layers"]], final_logit_softcapping=30.0,
                **sizes(shape), **extra)

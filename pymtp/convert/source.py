@@ -22,7 +22,8 @@ class Source:
         if not path.is_dir():
             raise ReadError(f"{path}: expected the folder of a checkpoint")
         self.shape = read_shape(path)
-        tokens, vocab = tokenizer_keys(path, self.shape.vocab)
+        rows = min(self.shape.vocab, self.shape.ple_vocab) if self.shape.ple else self.shape.vocab
+        tokens, vocab = tokenizer_keys(path, rows)
         self.keys: list[Key] = general_keys(path, self.shape) + network_keys(self.shape, centroids) + tokens
         self.checkpoint = Checkpoint(path)
         try:

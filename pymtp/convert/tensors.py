@@ -17,7 +17,7 @@ from .safetensors import Checkpoint
 # (GGUF name, checkpoint name, shape, when). A letter of a shape is a size of the network or layer, see _sizes; `when` names a part.
 ENDS = (
     ("token_embd.weight", "embed_tokens.weight", "VD", "always"),
-    ("per_layer_token_embd.weight", "embed_tokens_per_layer.weight", "VA", "ple"),
+    ("per_layer_token_embd.weight", "embed_tokens_per_layer.weight", "WA", "ple"),
     ("per_layer_model_proj.weight", "per_layer_model_projection.weight", "AD", "ple"),
     ("per_layer_proj_norm.weight", "per_layer_projection_norm.weight", "P", "ple"),
     ("output_norm.weight", "norm.weight", "D", "always"),
@@ -75,11 +75,6 @@ class Planned:
     def rows(self) -> int:
         return int(np.prod(self.dims[:-1], dtype=np.int64))
 
-    @property
-    def exact(self) -> bool:
-        """Always F32 (or I32): vectors, and the router, which decides and is small."""
-        return len(self.dims) == 1 or self.name.endswith("ffn_gate_inp.weight")
-
 
 def plan(shape: Shape, checkpoint: Checkpoint, vocab: int, centroids: bool = True) -> tuple[list[Planned], list[str]]:
     """The tensors to write, in file order, and notes on what is left out. Refuses missing, misshapen and unknown tensors."""
@@ -96,7 +91,7 @@ def plan(shape: Shape, checkpoint: Checkpoint, vocab: int, centroids: bool = Tru
             continue
         expected = tuple(_sizes(shape, layer)[c] for c in letters)
         _check(checkpoint, source, expected, integers=name == ORDERING)
-        planned.append(Planned(name, source, (vocab,) + expected[1:] if letters[0] == "V" else expected))
+        planned.append(Planned(name, source, (vocab,) + expected[1:] if letters[0] in "VW" else expected))
     notes = _left_out(shape, checkpoint, {source for _, source, *_ in wanted}, network)
     if not centroids:
         planned = [t for t in planned if not t.name.startswith("masked_embd_")]
@@ -107,7 +102,7 @@ def plan(shape: Shape, checkpoint: Checkpoint, vocab: int, centroids: bool = Tru
 
 
 def _sizes(shape: Shape, layer: int) -> dict[str, int]:
-    sizes = {"1": 1, "V": shape.vocab, "D": shape.width, "P": shape.ple, "A": shape.ple * shape.layers, "B": 2 * shape.target_width,
+    sizes = {"1": 1, "V": shape.vocab, "W": shape.ple_vocab, "D": shape.width, "P": shape.ple, "A": shape.ple * shape.layers, "B": 2 * shape.target_width,
              "T": shape.target_width, "C": shape.clusters, "E": shape.experts, "X": shape.expert_ff, "G": 2 * shape.expert_ff}
     if layer >= 0:
         head = shape.head_size(layer)
