@@ -109,6 +109,24 @@ PYMTP_API pymtp_status pymtp_file_tensor(const pymtp_file *f, size_t i, pymtp_te
 /* Reads `bytes` bytes of tensor i's data from `offset` within it, whichever part of a split set holds them. */
 PYMTP_API pymtp_status pymtp_file_read(const pymtp_file *f, size_t i, uint64_t offset, void *dst, size_t bytes, pymtp_error *err);
 
+/* ---- tensor types: rows of floats to blocks and back ------------------------------------------------------------ */
+
+/* The types pymtp computes with, by their numbers in GGUF files: writes the first min(cap, count), returns the count. */
+PYMTP_API int32_t pymtp_types(int32_t *out, size_t cap);
+PYMTP_API int32_t pymtp_type_find(const char *name);         /* "Q4_K" -> 12; -1: no such type */
+PYMTP_API const char *pymtp_type_name(int32_t type);         /* static; NULL: no such type */
+PYMTP_API int32_t pymtp_type_block_values(int32_t type);     /* columns are a multiple of it; 0: no such type */
+PYMTP_API int32_t pymtp_type_block_bytes(int32_t type);      /* a row takes columns / block_values of these; 0: no such type */
+/* src (rows, columns) to rows * columns / block_values blocks in dst, whose dst_bytes must be their size. importance: (columns)
+ * weights, 0 and up, of the squared errors in a column, or NULL: all alike. threads as in pymtp_measure. A value that is not finite,
+ * or too large for the type's halves, is PYMTP_E_ARG with row and column, before anything is written. The blocks are the same
+ * bytes for any number of threads, and a row's do not depend on the other rows. */
+PYMTP_API pymtp_status pymtp_encode(int32_t type, const float *src, int64_t rows, int64_t columns, const float *importance,
+                                    void *dst, size_t dst_bytes, int32_t threads, pymtp_error *err);
+/* The blocks' values: dst (rows, columns). */
+PYMTP_API pymtp_status pymtp_decode(int32_t type, const void *src, size_t src_bytes, int64_t rows, int64_t columns, float *dst,
+                                    int32_t threads, pymtp_error *err);
+
 /* ---- tokenizer ---------------------------------------------------------------------------------------------- */
 
 typedef struct pymtp_tokenizer pymtp_tokenizer;
