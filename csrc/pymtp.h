@@ -357,6 +357,28 @@ PYMTP_API pymtp_status pymtp_session_stats(const pymtp_session *s, pymtp_stats *
 /* From any thread: the running or next step of this session ends with PYMTP_FINISH_CANCELLED. */
 PYMTP_API void pymtp_cancel(pymtp_session *s);
 
+/* ---- tap: what meets the weights -------------------------------------------------------------------------------- */
+
+/* Sums of one tensor that passes have multiplied: `matrices` matrices (experts, or 1) of `cols` columns. Pointers belong to the model
+ * and hold until the tap is started again or stopped. */
+typedef struct pymtp_tap_sums {
+    uint32_t size;
+    int32_t reserved;
+    const char *name;            /* of the tensor */
+    uint64_t matrices, cols;
+    const double *sums;          /* (matrices, cols): squares of the activations that met a column, before they are rounded */
+    const uint64_t *rows;        /* (matrices): how many rows of activations that were */
+} pymtp_tap_sums;
+
+/* From now on every pass adds to sums that start at zero. Outputs stay as they are, and the sums depend on the tokens alone, not on
+ * threads or chunks; a pass that failed or was cancelled may be counted in some layers. Where layers share keys and values, later
+ * layers see only rows whose logits or hidden rows are wanted. PYMTP_E_STATE when the model has a drafter. */
+PYMTP_API pymtp_status pymtp_tap_start(pymtp_model *m, pymtp_error *err);
+PYMTP_API void pymtp_tap_stop(pymtp_model *m);
+/* Tensors seen so far, in order of first use. Negative status when there is no tap or it ran out of memory. */
+PYMTP_API int64_t pymtp_tap_count(pymtp_model *m, pymtp_error *err);
+PYMTP_API pymtp_status pymtp_tap_get(pymtp_model *m, size_t i, pymtp_tap_sums *out);
+
 /* ---- pieces of the sampler, for tests and tools ---------------------------------------------------------------- */
 
 /* The token that `params` choose at absolute position `position` from n candidates: logits (n) and ids (n; NULL:

@@ -7,13 +7,17 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
-from typing import Callable, Mapping, Sequence
+from typing import TYPE_CHECKING, Callable, Mapping, Sequence
 
 import numpy as np
 
+from ._lib import Call, ffi, lib, new_struct, text
 from .errors import FormatError
 from .gguf_file import File, Tensor
 from .gguf_write import Entry, encode, write
+
+if TYPE_CHECKING:
+    from .model import Model
 
 SUMS, COUNTS = ".in_sum2", ".counts"
 
@@ -88,3 +92,59 @@ def save(path: str | os.PathLike[str], entries: Mapping[str, Sums], datasets: Se
 
 def _whole(array: np.ndarray) -> Callable[[], list[bytes]]:
     return lambda: [np.ascontiguousarray(array, np.float32).tobytes()]
+
+
+# ---- collecting ----
+
+ROWS = 64  # of logits computed at once
+
+
+def pieces(model: "Model", texts: Sequence[str], tokens: int) -> list[list[int]]:
+    """Texts as prompts of at most `tokens` tokens, each of which begins with BOS; those of fewer than 2 are left out."""
+    bos = model.tokenize("", bos=True)
+    step, out = tokens - len(bos), []
+    for each in texts:
+        ids = model.tokenize(each)
+        out += [bos + ids[i:i + step] for i in range(0, len(ids), step)]
+    return [ids for ids in out if len(ids) > 1]
+
+
+def collect(model: "Model", prompts: Sequence[Sequence[int]], progress: Callable[[int], None] | None = None) -> tuple[dict[str, Sums], float]:
+    """Sums over all rows of the prompts, each from an empty cache, and the mean negative log-likelihood of their tokens. The model
+    must have been opened without a drafter. progress(tokens) is called now and then."""
+    call = Call()
+    call.check(lib.pymtp_tap_start(model._core.ptr, call.err))
+    try:
+        nll, n = 0.0, 0
+        with model.session() as session:
+            for ids in prompts:
+                session.rewind(0)
+                for first in range(0, len(ids), ROWS):
+                    part = ids[first:first + ROWS]
+                    logits = session.forward(part, logits="all", hidden=False)
+                    known = ids[first + 1:first + 1 + len(part)]
+                    nll += surprise(logits[:len(known)], known)
+                    n += len(known)
+                    if progress:
+                        progress(len(part))
+        return _sums(model), nll / max(n, 1)
+    finally:
+        lib.pymtp_tap_stop(model._core.ptr)
+
+
+def surprise(logits: np.ndarray, ids: Sequence[int]) -> float:
+    """Sum over rows of -log softmax(logits (n, vocab))[ids (n)]."""
+    most = logits.max(1)
+    total = np.log(np.exp(logits - most[:, None]).sum(1, dtype=np.float64)) + most
+    return float((total - logits[np.arange(len(ids)), list(ids)]).sum())
+
+
+def _sums(model: "Model") -> dict[str, Sums]:
+    call, info, out = Call(), new_struct("pymtp_tap_sums"), {}
+    for i in range(call.check(lib.pymtp_tap_count(model._core.ptr, call.err))):
+        Call().check(lib.pymtp_tap_get(model._core.ptr, i, info))
+        shape = (info.matrices, info.cols)
+        sums = np.frombuffer(ffi.buffer(info.sums, 8 * info.matrices * info.cols), np.float64).reshape(shape)
+        rows = np.frombuffer(ffi.buffer(info.rows, 8 * info.matrices), np.uint64)
+        out[text(info.name)] = Sums(sums.astype(np.float32), rows.astype(np.float32))
+    return out
