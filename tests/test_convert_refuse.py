@@ -53,7 +53,7 @@ CASES = {
     "integers": (F, f"tensor '{NORM}': expected F32, F16 or BF16, found I32", dict(tensors={NORM: ("I32", [64], bytes(256))})),
     "unknown": (F, "tensor 'model.layers.0.self_attn.q_proj.bias': not expected by config.json",
                 dict(tensors={"model.layers.0.self_attn.q_proj.bias": ("BF16", [1], bytes(2))})),
-    "layers beyond": (F, "tensor 'model.layers.5.input_layernorm.weight': not expected by config.json, nor are 64 more", dict(
+    "layers beyond": (F, "tensor 'model.layers.5.input_layernorm.weight': not expected by config.json, nor are 68 more", dict(
         config={"num_hidden_layers": 5, "layer_types": lambda v: v[:5], "per_layer_config": lambda v: {"4": v["4"]}})),
     "expert": (F, "key 'num_experts': expected an integer", dict(config={"enable_moe_block": True})),
     "tokenizer algorithm": (U, "tokenizer.json: key 'model.type': expected BPE, found \"Unigram\"", dict(tokenizer={"model.type": "Unigram"})),
