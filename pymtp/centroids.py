@@ -25,6 +25,7 @@ from ._lib import Call, empty, ffi, lib, pointer
 from .errors import ArgumentError, FormatError, MismatchError, UnsupportedError
 from .gguf_file import File, Tensor
 from .gguf_write import SLICE_BYTES, Entry, encode, write
+from .quantize import copied_keys
 
 DRAFTERS = ("gemma4-assistant", "gemma4_assistant", "gemma4_mtp", "gemma4")  # the last where its keys say so
 PARTS = re.compile(r"(nextn\.|mtp\.|mtp_|assistant\.)?(masked_embedding\.|masked_embd_)?(centroids|token_ordering|ordering)(\.weight)?")
@@ -113,13 +114,7 @@ class Drafter:
 
     def keys(self, clusters: int, top: int) -> dict[str, bytes]:
         old = {prefix + name for prefix in self.prefixes for name in KEYS}
-        out = {}
-        for key in self.file.keys():
-            value = self.file.value_bytes(key)
-            if value is None:
-                raise FormatError(f"{self.path}: key '{key}': is no UTF-8")
-            if key not in old and not key.startswith("split."):
-                out[key] = value
+        out = {k: v for k, v in copied_keys(self.file, self.path).items() if k not in old}
         prefix = self.prefixes[0]
         return out | {prefix + "n_centroids": encode("u32", clusters), prefix + "centroid_top_k": encode("u32", top),
                       prefix + "use_ordered_embeddings": encode("bool", True)}
