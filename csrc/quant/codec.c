@@ -10,7 +10,8 @@
 #include <float.h>
 #include <string.h>
 
-#define GRAIN ((size_t)1 << 14)       /* values of a chunk at least: a multiple of every batch */
+#define GRAIN ((size_t)1 << 14)       /* values of a thread's chunk at least; both are multiples of every batch */
+#define PIECE_VALUES ((size_t)2048)   /* checked, then encoded: they fit the first cache */
 #define LEAST_WEIGHT 0x1p-20f         /* of the largest: a column that was never seen still has to be stored */
 #define LARGEST_HALF 65504.0f
 
@@ -140,10 +141,10 @@ static void encode_piece(const encode_job *job, size_t begin, size_t end) {
     job->encoder->encode[f->id](&run);
 }
 
-/* Items are blocks. Pieces are checked just before they are encoded: then they are in the cache. */
+/* Items are blocks. Pieces are checked just before they are encoded: then they are cached. */
 static void encode_blocks(void *context, size_t begin, size_t end, int thread) {
     encode_job *job = context;
-    const size_t values = job->shape->format->block_values, piece = GRAIN / values;
+    const size_t values = job->shape->format->block_values, piece = PIECE_VALUES / values;
     for (size_t at = begin; at < end; at += piece) {
         const size_t to = end - at < piece ? end : at + piece, n = (to - at) * values;
         const size_t good = job->encoder->first_beyond(job->x + at * values, n, job->limit);
