@@ -18,6 +18,7 @@ import gguf
 import numpy as np
 
 from pymtp import codec
+from pymtp._lib import Call, ffi, lib
 
 TRAINED = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data" / "trained-py.gguf"
 COLUMNS = 4096
@@ -46,16 +47,18 @@ def trained_rows(path, rows):
 
 
 def compare(quantize, name, x, importance, rounds):
-    """(error ratio, speed ratio, our million values a second)"""
-    theirs = np.zeros((len(x), codec.row_bytes(name, COLUMNS)), np.uint8)
-    pointer = None if importance is None else importance.ctypes.data
+    """(error ratio, speed ratio, our million values a second). Both write into memory that has been written before."""
+    number, call = codec.type_number(name), Call()
+    ours, theirs = (np.zeros((len(x), codec.row_bytes(name, COLUMNS)), np.uint8) for _ in range(2))
+    weights = None if importance is None else importance.ctypes.data
+    arguments = (ffi.cast("float *", x.ctypes.data), len(x), COLUMNS, ffi.cast("float *", weights or 0), ffi.cast("void *", ours.ctypes.data))
     seconds = {"ours": [], "theirs": []}
     for _ in range(rounds):
         start = time.perf_counter()
-        quantize(codec.type_number(name), x.ctypes.data, theirs.ctypes.data, 0, len(x), COLUMNS, pointer)
+        quantize(number, x.ctypes.data, theirs.ctypes.data, 0, len(x), COLUMNS, weights)
         seconds["theirs"].append(time.perf_counter() - start)
         start = time.perf_counter()
-        ours = codec.encode(name, x, importance=importance, threads=1)
+        call.check(lib.pymtp_encode(number, *arguments, ours.nbytes, 1, call.err))
         seconds["ours"].append(time.perf_counter() - start)
 
     def error(blocks):

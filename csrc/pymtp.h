@@ -119,8 +119,9 @@ PYMTP_API int32_t pymtp_type_block_values(int32_t type);     /* columns are a mu
 PYMTP_API int32_t pymtp_type_block_bytes(int32_t type);      /* a row takes columns / block_values of these; 0: no such type */
 /* src (rows, columns) to rows * columns / block_values blocks in dst, whose dst_bytes must be their size. importance: (columns)
  * weights, 0 and up, of the squared errors in a column, or NULL: all alike. threads as in pymtp_measure. A value that is not finite,
- * or too large for the type's halves, is PYMTP_E_ARG with row and column, before anything is written. The blocks are the same
- * bytes for any number of threads, and a row's do not depend on the other rows. */
+ * or too large for the type's halves, is PYMTP_E_ARG with row and column (of the first); dst is then not to be used, but every other
+ * error is found before anything is written. The blocks are the same bytes for any number of threads, and a row's do not depend
+ * on the other rows. */
 PYMTP_API pymtp_status pymtp_encode(int32_t type, const float *src, int64_t rows, int64_t columns, const float *importance,
                                     void *dst, size_t dst_bytes, int32_t threads, pymtp_error *err);
 /* The blocks' values: dst (rows, columns). */

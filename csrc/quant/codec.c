@@ -10,7 +10,8 @@
 #include <float.h>
 #include <string.h>
 
-#define GRAIN ((size_t)1 << 14)       /* values of a chunk at least: a multiple of every batch */
+#define GRAIN ((size_t)1 << 14)       /* values of a thread's chunk at least; both are multiples of every batch */
+#define PIECE_VALUES ((size_t)2048)   /* checked, then encoded: they fit the first cache */
 #define LEAST_WEIGHT 0x1p-20f         /* of the largest: a column that was never seen still has to be stored */
 #define LARGEST_HALF 65504.0f
 
@@ -89,29 +90,6 @@ float pm_encode_limit(pm_format_id id) {
     }
 }
 
-typedef struct check_job {
-    const float *x;
-    float limit;
-    size_t first[256]; /* (threads): the first value beyond the limit that the thread met, SIZE_MAX if none */
-} check_job;
-
-static void check_values(void *context, size_t begin, size_t end, int thread) {
-    check_job *job = context;
-    const size_t at = begin + pm_encoder_best()->first_beyond(job->x + begin, end - begin, job->limit);
-    if (at < end && at < job->first[thread]) job->first[thread] = at;
-}
-
-static pymtp_status check_source(pm_pool *pool, const float *x, const shape *s, pymtp_error *err) {
-    check_job job = {.x = x, .limit = pm_encode_limit(s->format->id)};
-    size_t first = SIZE_MAX;
-    for (int i = 0; i < 256; i++) job.first[i] = SIZE_MAX;
-    pm_pool_run(pool, s->values, GRAIN, check_values, &job);
-    for (int i = 0; i < 256; i++) first = job.first[i] < first ? job.first[i] : first;
-    if (first == SIZE_MAX) return PYMTP_OK;
-    return pm_fail(err, PYMTP_E_ARG, "row %zu, column %zu: expected a number of magnitude %g at most for %s, found %g", first / s->columns,
-                   first % s->columns, (double)job.limit, s->format->name, (double)x[first]);
-}
-
 /* Importance as encoders take it: the largest is 1, none is less than LEAST_WEIGHT; NULL where there is none or all are zero. */
 static pymtp_status weights_of(const float *importance, const shape *s, float **out, pymtp_error *err) {
     float largest = 0;
@@ -146,10 +124,11 @@ typedef struct encode_job {
     const shape *shape;
     const float *x, *weight;
     uint8_t *dst;
+    float limit;
+    size_t beyond[256]; /* (threads): index of the first value beyond the limit that the thread met, SIZE_MAX if none */
 } encode_job;
 
-static void encode_blocks(void *context, size_t begin, size_t end, int thread) {
-    const encode_job *job = context;
+static void encode_piece(const encode_job *job, size_t begin, size_t end) {
     const pm_format *f = job->shape->format;
     const pm_encode_run run = {
         .x = job->x + begin * f->block_values,
@@ -162,6 +141,31 @@ static void encode_blocks(void *context, size_t begin, size_t end, int thread) {
     job->encoder->encode[f->id](&run);
 }
 
+/* Items are blocks. Pieces are checked just before they are encoded: then they are cached. */
+static void encode_blocks(void *context, size_t begin, size_t end, int thread) {
+    encode_job *job = context;
+    const size_t values = job->shape->format->block_values, piece = PIECE_VALUES / values;
+    for (size_t at = begin; at < end; at += piece) {
+        const size_t to = end - at < piece ? end : at + piece, n = (to - at) * values;
+        const size_t good = job->encoder->first_beyond(job->x + at * values, n, job->limit);
+        if (good == n) encode_piece(job, at, to);
+        else if (at * values + good < job->beyond[thread]) job->beyond[thread] = at * values + good;
+    }
+}
+
+static pymtp_status encode_all(pm_pool *pool, encode_job *job, pymtp_error *err) {
+    const shape *s = job->shape;
+    size_t first = SIZE_MAX;
+    job->encoder = pm_encoder_best();
+    job->limit = pm_encode_limit(s->format->id);
+    for (int i = 0; i < 256; i++) job->beyond[i] = SIZE_MAX;
+    pm_pool_run(pool, s->blocks, GRAIN / s->format->block_values, encode_blocks, job);
+    for (int i = 0; i < 256; i++) first = job->beyond[i] < first ? job->beyond[i] : first;
+    if (first == SIZE_MAX) return PYMTP_OK;
+    return pm_fail(err, PYMTP_E_ARG, "row %zu, column %zu: expected a number of magnitude %g at most for %s, found %g", first / s->columns,
+                   first % s->columns, (double)job->limit, s->format->name, (double)job->x[first]);
+}
+
 pymtp_status pymtp_encode(int32_t type, const float *src, int64_t rows, int64_t columns, const float *importance, void *dst,
                           size_t dst_bytes, int32_t threads, pymtp_error *err) {
     pm_clear(err);
@@ -171,12 +175,11 @@ pymtp_status pymtp_encode(int32_t type, const float *src, int64_t rows, int64_t 
     PM_TRY(shape_of(type, rows, columns, dst_bytes, &s, err));
     if (!s.values) return PYMTP_OK;
     if (!src || !dst) return pm_fail(err, PYMTP_E_ARG, "src and dst: expected arrays, found NULL");
-    PM_TRY(pool_for(&s, threads, &pool, err));
-    pymtp_status status = check_source(pool, src, &s, err);
-    if (status == PYMTP_OK) status = weights_of(importance, &s, &weight, err);
+    PM_TRY(weights_of(importance, &s, &weight, err));
+    pymtp_status status = pool_for(&s, threads, &pool, err);
     if (status == PYMTP_OK) {
-        encode_job job = {pm_encoder_best(), &s, src, weight, dst};
-        pm_pool_run(pool, s.blocks, GRAIN / s.format->block_values, encode_blocks, &job);
+        encode_job job = {.shape = &s, .x = src, .weight = weight, .dst = dst};
+        status = encode_all(pool, &job, err);
     }
     pm_free(weight);
     pm_pool_free(pool);

@@ -298,6 +298,7 @@ static void test_refused(void) {
         w[300] = bad_weights[i];
         expect_refused(ENCODE(12, 4, 512, w, 1152, 1), PYMTP_E_ARG, "importance of column 300");
     }
+    CHECK(!memcmp(dst, poison, sizeof dst), "a refused call wrote");
     static const float bad[] = {NAN, INFINITY, -INFINITY, 70000};
     for (size_t i = 0; i < 4; i++) {
         x[2 * 512 + 17] = bad[i];
@@ -305,11 +306,25 @@ static void test_refused(void) {
         expect_refused(ENCODE(12, 4, 512, NULL, 1152, 1), PYMTP_E_ARG, "row 2, column 17");
         expect_refused(ENCODE(12, 4, 512, NULL, 1152, 3), PYMTP_E_ARG, "row 2, column 17");
     }
-    CHECK(!memcmp(dst, poison, sizeof dst), "a refused call wrote");
     expect_refused(pymtp_decode(12, dst, 1151, 4, 512, x, 1, &err), &err, PYMTP_E_ARG, "bytes");
     expect_refused(pymtp_decode(12, dst, 1152, 4, 512, NULL, 1, &err), &err, PYMTP_E_ARG, "NULL");
     expect_refused(pymtp_decode(5, dst, 1152, 4, 512, x, 1, &err), &err, PYMTP_E_UNSUPPORTED, "type 5");
 #undef ENCODE
+}
+
+/* Of several bad values in different pieces the first is named, by any number of threads. */
+static void test_first_is_named(void) {
+    enum { N = 300 };
+    float *x = exactly(sizeof *x * N * 512);
+    uint8_t *dst = exactly(N * 288);
+    memset(x, 0, sizeof *x * N * 512);
+    x[290 * 512 + 3] = x[131 * 512 + 500] = x[131 * 512 + 501] = x[260 * 512] = NAN;
+    for (int threads = 1; threads <= 4; threads++) {
+        pymtp_error err = {0};
+        expect_refused(pymtp_encode(12, x, N, 512, NULL, dst, N * 288, threads, &err), &err, PYMTP_E_ARG, "row 131, column 500");
+    }
+    free(x);
+    free(dst);
 }
 
 /* The largest value that is taken is stored as a finite one, and what is larger is not taken. */
@@ -377,6 +392,7 @@ int main(void) {
     test_checksum();
     test_threads();
     test_refused();
+    test_first_is_named();
     test_limits();
     test_zero_importance();
     test_types();
