@@ -79,6 +79,10 @@ class ResourceError(Error):
     code = -11
 
 
+class HubError(Error):
+    """A model is not known, not on this machine, or could not be fetched or verified."""
+
+
 class LibraryError(Error, ImportError):
     """libpymtp is missing or was built from another pymtp.h."""
 
