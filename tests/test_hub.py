@@ -155,7 +155,7 @@ CHOICES = [  # names, wanted, drafter, chosen
     (UNSLOTH, "BF16", False, UNSLOTH[:-3:-1]), (UNSLOTH, UNSLOTH[-2], False, UNSLOTH[:-3:-1]), (UNSLOTH, "MTP/*.gguf", True, UNSLOTH[6:7]), (UNSLOTH, None, True, UNSLOTH[6:7]),
     (UNSLOTH, "Q4_0", True, UNSLOTH[7:8]), (UNSLOTH, "mtp-*.gguf", True, UNSLOTH[6:7]), (["x-00001-of-00001.gguf"], None, False, ["x-00001-of-00001.gguf"]),
     (["gemma-4-E2B_q4_0-it.gguf", "mmproj-q4_0.gguf"], "*q4_0*.gguf", False, ["gemma-4-E2B_q4_0-it.gguf"]), (["renamed.gguf", "mtp-x.gguf"], "*q4_0*.gguf", False, ["renamed.gguf"]),
-    (["odd.gguf"], None, True, ["odd.gguf"]), (["a-Q4_0.gguf", "a-Q8_0.gguf"], None, True, ["a-Q8_0.gguf"]), (["a-Q4_0.gguf", "a-Q8_0.gguf"], "Q4_0", True, ["a-Q4_0.gguf"]),
+    (["MTP/a.gguf", "b.gguf"], "*.gguf", True, ["MTP/a.gguf"]), (["odd.gguf"], None, True, ["odd.gguf"]), (["a-Q4_0.gguf", "a-Q8_0.gguf"], None, True, ["a-Q8_0.gguf"]), (["a-Q4_0.gguf", "a-Q8_0.gguf"], "Q4_0", True, ["a-Q4_0.gguf"]),
 ]
 
 
@@ -174,6 +174,11 @@ def test_no_choice(names, wanted, text):
     with pytest.raises(HubError) as error:
         select.choose(names, wanted, "user/repo")
     assert text in str(error.value)
+
+
+def test_a_model_is_never_taken_for_the_drafter_of_a_pattern():
+    with pytest.raises(HubError, match="user/repo: expected a drafter, found only models: a-Q8_0.gguf"):
+        select.choose(["a-Q8_0.gguf"], "mtp-*.gguf", "user/repo", True)
 
 
 # ---- pairs ----
