@@ -221,6 +221,10 @@ typedef struct pymtp_counters {
     uint64_t experts;                  /* experts whose weights were read: distinct ones of a layer and pass */
 } pymtp_counters;
 
+/* Whether a target, and a drafter with it (or NULL), would open: everything that pymtp_model_open checks in the files but the values
+ * of tensors, reading no weights and without regard to memory. A drafter as target, or a pair that does not belong together:
+ * PYMTP_E_MISMATCH. */
+PYMTP_API pymtp_status pymtp_pair_check(const char *target, const char *drafter, pymtp_error *err);
 /* Opens a target and, when options->drafter is given, its drafter. options may be NULL. The pair is checked here. */
 PYMTP_API pymtp_model *pymtp_model_open(const char *path, const pymtp_model_options *options, pymtp_error *err);
 /* PYMTP_E_STATE while sessions or snapshots of the model are alive. */
