@@ -16,16 +16,25 @@ SNAPSHOTS = 2  # a session keeps at most
 
 @dataclass(frozen=True)
 class Estimate:
-    """Bytes. positions: those counted, of `context` possible. kv: keys and values of one session. available: None where unknown."""
+    """Bytes. positions: those counted, of `context` possible. snapshots: of one session, at most. available: None where unknown."""
 
     weights: int
     activations: int
-    kv: int
     kv_per_position: int
+    kv_fixed: int
+    snapshots: int
     positions: int
     context: int
-    needed: int
     available: int | None
+
+    @property
+    def kv(self) -> int:
+        """Keys and values of one session of `positions`."""
+        return self.positions * self.kv_per_position + self.kv_fixed + self.snapshots
+
+    @property
+    def needed(self) -> int:
+        return self.weights + self.activations + self.kv
 
     @property
     def fits(self) -> bool:
@@ -39,10 +48,8 @@ def estimate(target: str | os.PathLike[str], drafter: str | os.PathLike[str] | N
     options, _keep = make_options(drafter, threads, context, kv, None)
     call.check(lib.pymtp_memory_estimate(path_bytes(target), options, raw, call.err))
     positions = raw.context if context is not None else min(USUAL, raw.context)
-    cache = positions * raw.kv_bytes_per_position + raw.kv_bytes_fixed + SNAPSHOTS * raw.snapshot_bytes
-    needed = raw.weight_bytes + raw.activation_bytes + cache
-    return Estimate(raw.weight_bytes, raw.activation_bytes, cache, raw.kv_bytes_per_position, positions, raw.context, needed,
-                    None if raw.available_bytes == UNKNOWN else raw.available_bytes)
+    return Estimate(raw.weight_bytes, raw.activation_bytes, raw.kv_bytes_per_position, raw.kv_bytes_fixed, SNAPSHOTS * raw.snapshot_bytes,
+                    positions, raw.context, None if raw.available_bytes == UNKNOWN else raw.available_bytes)
 
 
 def check(target: str, drafter: str | None, context: int | None = None, kv: str = "f16", threads: int | None = None) -> None:

@@ -23,7 +23,7 @@ class Contexts(click.ParamType):
         return tuple(dict.fromkeys(int(part) for part in value.split(",")))
 
 
-@command(examples="""
+@command(short_help="Measure the machine and a model.", examples="""
 pymtp bench gemma4-26b --quick
 pymtp bench target.gguf --context 0,4096,32768 --only passes
 pymtp bench gemma4-e2b --only pairs --json

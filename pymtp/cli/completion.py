@@ -9,7 +9,7 @@ from .base import command
 PROGRAM, VARIABLE = "pymtp", "_PYMTP_COMPLETE"  # the variable by which the script asks for completions; click's choice
 
 
-@command(examples="""
+@command(short_help="Print a shell's completion script.", examples="""
 pymtp completion bash > ~/.local/share/bash-completion/completions/pymtp
 pymtp completion zsh > "${fpath[1]}/_pymtp"
 pymtp completion fish > ~/.config/fish/completions/pymtp.fish

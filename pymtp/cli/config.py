@@ -8,7 +8,7 @@ import click
 from .base import command
 
 
-@command(examples="""
+@command(short_help="Print flags to build C programs.", examples="""
 cc prog.c $(pymtp config --cflags --libs) -o prog
 """)
 @click.option("--cflags", is_flag=True, help="Flags for the compiler.")

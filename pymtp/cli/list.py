@@ -12,7 +12,7 @@ if TYPE_CHECKING:
     from ..hub import Entry
 
 
-@command(name="list", examples="""
+@command(name="list", short_help="List the models that are here, or the catalogue.", examples="""
 pymtp list
 pymtp list --catalogue
 pymtp list --json
@@ -29,8 +29,8 @@ def list_(catalogue: bool, as_json: bool) -> None:
             echo_json([{"name": m.name, "aliases": list(m.aliases), "default": m.default, "tags": list(m.tags), "licence": m.licence}
                        for m in models])
         else:
-            rows = [(m.name, ", ".join(m.aliases), ", ".join([m.default, *(t for t in m.tags if t != m.default)]), m.licence) for m in models]
-            click.echo("\n".join(table(("NAME", "ALSO", "TAGS (FIRST: DEFAULT)", "LICENCE"), rows)))
+            rows = [(m.name, ", ".join(m.tags), m.licence, ", ".join(m.aliases)) for m in models]
+            click.echo("\n".join(table(("NAME", "TAGS (FIRST: DEFAULT)", "LICENCE", "ALSO"), rows)))
         return
     entries = hub.installed()
     if as_json:

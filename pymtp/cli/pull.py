@@ -7,7 +7,7 @@ from .base import command, echo_json, json_option, size, warn
 from .models import DRAFTER, REFERENCE
 
 
-@command(examples="""
+@command(short_help="Fetch a model and its drafter.", examples="""
 pymtp pull gemma4-26b
 pymtp pull gemma4-e4b:q8_0
 pymtp pull hf.co/user/repo:Q4_K_M --drafter none

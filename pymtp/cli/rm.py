@@ -8,7 +8,7 @@ import click
 from .base import Installed, command, echo_json, json_option, size
 
 
-@command(examples="""
+@command(short_help="Remove pulled models.", examples="""
 pymtp rm gemma4-e2b:q8_0
 pymtp rm gemma4-26b gemma4-31b --yes
 """)

@@ -41,7 +41,7 @@ SAMPLING = [
 ]
 
 
-@command(examples="""
+@command(short_help="Answer a prompt, or chat.", examples="""
 pymtp run gemma4-26b
 pymtp run gemma4-e4b:q8_0 "Why is the sky blue?" --stats
 pymtp run hf.co/user/repo:Q4_K_M --system "Answer in French."

@@ -10,7 +10,7 @@ from .models import DRAFTER, LOADING, REFERENCE, find, opened
 from .run import DraftType
 
 
-@command(examples="""
+@command(short_help="Prove that drafts change nothing.", examples="""
 pymtp verify gemma4-e2b
 pymtp verify target.gguf --drafter mtp-drafter.gguf --depth 2 --depth 16
 """)
