@@ -213,6 +213,10 @@ typedef struct pymtp_memory {
 
 /* Estimates from configuration and shapes, reading no weights. Takes what pymtp_model_open takes and refuses the same files. */
 PYMTP_API pymtp_status pymtp_memory_estimate(const char *path, const pymtp_model_options *options, pymtp_memory *out, pymtp_error *err);
+/* Whether a target, and a drafter with it (or NULL), would open: everything that pymtp_model_open checks in the files but the values
+ * of tensors, reading no weights and without regard to memory. A drafter as target, or a pair that does not belong together:
+ * PYMTP_E_MISMATCH. */
+PYMTP_API pymtp_status pymtp_pair_check(const char *target, const char *drafter, pymtp_error *err);
 /* Opens a target and, when options->drafter is given, its drafter. options may be NULL. The pair is checked here. */
 PYMTP_API pymtp_model *pymtp_model_open(const char *path, const pymtp_model_options *options, pymtp_error *err);
 /* PYMTP_E_STATE while sessions or snapshots of the model are alive. */

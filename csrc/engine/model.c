@@ -86,8 +86,8 @@ static pymtp_status open_target_file(pymtp_model *m, const char *path, pymtp_err
     if (pymtp_tokenizer_size(m->tokenizer) != m->config.vocab)
         return pm_fail(err, PYMTP_E_FORMAT, "%s: tokenizer.ggml.tokens: expected %d tokens (rows of token_embd.weight), found %d", path,
                        m->config.vocab, pymtp_tokenizer_size(m->tokenizer));
-    if (!(m->name = name_of(m->file, err))) return PYMTP_E_NOMEM;
-    return memory_check(m->file, err);
+    m->name = name_of(m->file, err);
+    return m->name ? PYMTP_OK : PYMTP_E_NOMEM;
 }
 
 static pymtp_status open_drafter_file(pymtp_model *m, const char *path, pymtp_error *err) {
@@ -96,7 +96,7 @@ static pymtp_status open_drafter_file(pymtp_model *m, const char *path, pymtp_er
     PM_TRY(vocabulary_check(m->file, m->drafter_file, err));
     if (!(m->drafter_name = name_of(m->drafter_file, err))) return PYMTP_E_NOMEM;
     m->has_drafter = 1;
-    return memory_check(m->drafter_file, err);
+    return PYMTP_OK;
 }
 
 pymtp_status pm_model_shape(pymtp_model *m, const pymtp_model_options *o, pymtp_error *err) {
@@ -149,7 +149,11 @@ static pymtp_status open_scratch(pymtp_model *m, pymtp_error *err) {
 
 static pymtp_status open_model(pymtp_model *m, const char *path, const pymtp_model_options *o, pymtp_error *err) {
     PM_TRY(open_target_file(m, path, err));
-    if (o->drafter) PM_TRY(open_drafter_file(m, o->drafter, err));
+    PM_TRY(memory_check(m->file, err));
+    if (o->drafter) {
+        PM_TRY(open_drafter_file(m, o->drafter, err));
+        PM_TRY(memory_check(m->drafter_file, err));
+    }
     PM_TRY(pm_model_shape(m, o, err));
     PM_TRY(pm_backend_cpu_open(o->threads, &m->backend, err));
     PM_TRY(open_networks(m, err));
@@ -178,17 +182,32 @@ static void release(pymtp_model *m) {
     pm_free(m);
 }
 
-pymtp_model *pymtp_model_open(const char *path, const pymtp_model_options *options, pymtp_error *err) {
-    pm_clear(err);
-    pymtp_model_options o;
-    if (pm_model_options_read(options, &o, err) != PYMTP_OK) return NULL;
+static pymtp_model *model_new(pymtp_error *err) {
     pymtp_model *m = pm_new(1, sizeof *m, "model", err);
-    if (!m) return NULL;
-    if (pthread_mutex_init(&m->lock, NULL)) {
+    if (m && pthread_mutex_init(&m->lock, NULL)) {
         pm_fail(err, PYMTP_E_SYSTEM, "cannot create a lock");
         pm_free(m);
         return NULL;
     }
+    return m;
+}
+
+pymtp_status pymtp_pair_check(const char *target, const char *drafter, pymtp_error *err) {
+    pm_clear(err);
+    pymtp_model *m = model_new(err);
+    if (!m) return PYMTP_E_NOMEM;
+    pymtp_status status = open_target_file(m, target, err);
+    if (status == PYMTP_OK && drafter) status = open_drafter_file(m, drafter, err);
+    release(m);
+    return status;
+}
+
+pymtp_model *pymtp_model_open(const char *path, const pymtp_model_options *options, pymtp_error *err) {
+    pm_clear(err);
+    pymtp_model_options o;
+    if (pm_model_options_read(options, &o, err) != PYMTP_OK) return NULL;
+    pymtp_model *m = model_new(err);
+    if (!m) return NULL;
     if (open_model(m, path, &o, err) != PYMTP_OK) {
         release(m);
         return NULL;

@@ -1,0 +1,106 @@
+"""The Hub's cache as huggingface_hub lays it out (its guide "Understand caching"), so that other tools find what is pulled here
+and the other way round:
+
+    models--user--repo/blobs/CHECKSUM                content, under its SHA-256 or git blob SHA-1
+    models--user--repo/snapshots/COMMIT/path/in/repo link to the blob
+    models--user--repo/refs/main                     the commit that was main last
+    .locks/models--user--repo/CHECKSUM.lock          held while a blob is fetched
+
+A name under blobs holds verified content or nothing: pulls write to CHECKSUM.pymtp.incomplete, which the next pull continues.
+"""
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import os
+import pathlib
+import threading
+from typing import TYPE_CHECKING, Iterator
+
+from huggingface_hub import constants
+from huggingface_hub.file_download import repo_folder_name
+
+if TYPE_CHECKING:
+    from .remote import RemoteFile
+
+
+class Stopped(Exception):
+    """Another part of the pull failed or was interrupted."""
+
+
+def root() -> pathlib.Path:
+    return pathlib.Path(constants.HF_HUB_CACHE)
+
+
+def folder(repo: str) -> pathlib.Path:
+    return root() / repo_folder_name(repo_id=repo, repo_type="model")
+
+
+def blob(file: "RemoteFile") -> pathlib.Path:
+    return folder(file.repo) / "blobs" / file.checksum
+
+
+def partial(file: "RemoteFile") -> pathlib.Path:
+    return blob(file).with_name(file.checksum + ".pymtp.incomplete")
+
+
+def snapshot(repo: str, commit: str) -> pathlib.Path:
+    return folder(repo) / "snapshots" / commit
+
+
+def pointer(file: "RemoteFile") -> pathlib.Path:
+    return snapshot(file.repo, file.commit) / file.path
+
+
+def present(file: "RemoteFile") -> bool:
+    """Whether the blob is here in full. One of another size was cut by something else, and goes."""
+    path = blob(file)
+    try:
+        if path.stat().st_size == file.size:
+            return True
+        path.unlink()
+    except FileNotFoundError:
+        pass
+    return False
+
+
+def link(file: "RemoteFile") -> pathlib.Path:
+    """Makes the blob appear in its snapshot. Without symbolic links it moves there."""
+    path, target = pointer(file), blob(file)
+    if path.exists() and (not target.exists() or path.resolve() == target.resolve()):
+        return path
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.incomplete")
+    try:
+        temporary.symlink_to(os.path.relpath(target, path.parent))
+    except OSError:
+        os.replace(target, path)
+        return path
+    os.replace(temporary, path)
+    return path
+
+
+def write_ref(repo: str, commit: str) -> None:
+    """Remembers the commit as that of main, for other tools that work offline."""
+    path = folder(repo) / "refs" / "main"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"main.{os.getpid()}.incomplete")
+    temporary.write_text(commit)
+    os.replace(temporary, path)
+
+
+@contextlib.contextmanager
+def locked(file: "RemoteFile", stop: threading.Event) -> Iterator[None]:
+    """Held by one process at a time, and given back by the system when it dies. The lock file may be removed by its last holder
+    (other tools do), so what was locked must still be what lies there."""
+    path = root() / ".locks" / folder(file.repo).name / f"{file.checksum}.lock"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    while True:
+        with open(path, "a") as lock:
+            with contextlib.suppress(BlockingIOError, FileNotFoundError):
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                if os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):
+                    yield
+                    return
+        if stop.wait(0.1):
+            raise Stopped

@@ -1,0 +1,39 @@
+"""Drafters that are published as checkpoints: fetched once, converted once, and kept under PYMTP_HOME/drafters by repository,
+commit and type."""
+from __future__ import annotations
+
+import fnmatch
+import pathlib
+
+from ..errors import HubError
+from . import cache
+from .download import fetch
+from .places import home
+from .progress import Progress
+from .remote import Listing, RemoteFile
+
+PATTERNS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
+            "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.*")
+
+
+def files_of(listing: Listing) -> list[RemoteFile]:
+    """What conversion reads, at the repository's root."""
+    found = [f for f in listing.files.values() if any(fnmatch.fnmatchcase(f.path, p) for p in PATTERNS) and "/" not in f.path]
+    if not any(f.path.endswith(".safetensors") for f in found) or "config.json" not in listing.files:
+        raise HubError(f"{listing.repo}: expected a checkpoint (config.json and *.safetensors), found {', '.join(listing.files) or 'no files'}")
+    return found
+
+
+def converted(listing: Listing, mix: str, progress: Progress) -> pathlib.Path:
+    """The GGUF file of a drafter's checkpoint."""
+    path = home() / "drafters" / f"{listing.repo.replace('/', '--')}-{listing.commit[:12]}-{mix}.gguf"
+    fetch(files_of(listing), progress)
+    if not path.exists():
+        from ..convert import plan
+
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with plan(cache.snapshot(listing.repo, listing.commit), mix) as conversion:
+            progress.begin(path.name, conversion.bytes)
+            conversion.write(path, overwrite=True, progress=lambda entry, n: progress.advance(path.name, n))
+            progress.end(path.name)
+    return path

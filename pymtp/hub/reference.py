@@ -1,0 +1,86 @@
+"""References: what a user may call a model. Only reads text and looks whether a path exists."""
+from __future__ import annotations
+
+import os
+import re
+from dataclasses import dataclass
+
+from ..errors import ArgumentError, HubError
+from .catalogue import REPO, KnownModel, find, unknown
+
+PREFIX = re.compile(r"(?:https?://)?(?:hf\.co|huggingface\.co)/|hf:(?://)?", re.I)
+
+
+@dataclass(frozen=True)
+class Known:
+    """A name of the catalogue with its tag."""
+
+    model: KnownModel
+    tag: str
+
+    @property
+    def name(self) -> str:
+        return f"{self.model.name}:{self.tag}"
+
+
+@dataclass(frozen=True)
+class Repository:
+    """A repository of the Hub; quant: a quantization, a file's name or None."""
+
+    repo: str
+    quant: str | None
+
+    @property
+    def name(self) -> str:
+        return f"hf.co/{self.repo}" + (f":{self.quant}" if self.quant else "")
+
+
+@dataclass(frozen=True)
+class Local:
+    """A file or folder."""
+
+    path: str
+
+    @property
+    def name(self) -> str:
+        return self.path
+
+
+Reference = Known | Repository | Local
+
+
+def parse(text: str, models: list[KnownModel]) -> Reference:
+    """Prefix of the Hub, name of the catalogue, path, user/repo: the first that fits. A folder called like a name of the
+    catalogue is reached as ./name."""
+    if not isinstance(text, str) or not text.strip():
+        raise ArgumentError(f"model: expected a reference, found {text!r}")
+    prefix = PREFIX.match(text)
+    if prefix:
+        return _repository(text[prefix.end():].rstrip("/"), text)
+    name, _, tag = text.partition(":")
+    model = find(name, models)
+    if model:
+        return _known(model, tag.lower(), text)
+    path = os.path.expanduser(text)
+    if os.path.exists(path):
+        return Local(path)
+    if text.startswith(("/", "./", "../", "~")) or (text.lower().endswith(".gguf") and ":" not in text):
+        raise HubError(f"{text}: no such file or folder")
+    if REPO.fullmatch(name):
+        return _repository(text, text)
+    raise unknown(name, models)
+
+
+def _known(model: KnownModel, tag: str, text: str) -> Known:
+    if tag and tag not in model.tags:
+        raise HubError(f"{text}: expected a tag of {model.name}: {', '.join(model.tags)}; found '{tag}'")
+    return Known(model, tag or model.default)
+
+
+def _repository(rest: str, text: str) -> Repository:
+    repo, colon, quant = rest.partition(":")
+    if not REPO.fullmatch(repo) or (colon and not quant):
+        raise HubError(f"{text}: expected user/repo or user/repo:quantization")
+    if quant and not quant.lower().endswith(".gguf"):
+        quant = quant.upper()
+    return Repository(repo, quant or None)

@@ -1,0 +1,228 @@
+"""Talks to the Hub through huggingface_hub: what a repository holds, and the bytes of its files. Every failure becomes one line.
+
+The token goes to the Hub's own host only. Content mostly lies on another, to which the Hub redirects with a signed address:
+requests there carry no authorization.
+"""
+from __future__ import annotations
+
+import contextlib
+import re
+import socket
+import time
+from dataclasses import dataclass
+from typing import Any, Iterator
+from urllib.parse import urljoin, urlsplit
+
+from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_session, hf_hub_url
+from huggingface_hub.errors import (DisabledRepoError, EntryNotFoundError, GatedRepoError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled,
+                                    RepositoryNotFoundError, RevisionNotFoundError)
+from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
+
+from ..errors import HubError
+
+try:  # the HTTP client of huggingface_hub, which comes with it: httpx2 since its version 2
+    import httpx2 as httpx
+except ImportError:
+    import httpx  # type: ignore[no-redef]
+
+CHUNK = 1 << 20
+COMMIT = re.compile(r"[0-9a-f]{40}")
+CHECKSUM = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+class Transient(Exception):
+    """A failure that may pass: the text says what happened."""
+
+
+class Restart(Exception):
+    """The server cannot continue in the middle."""
+
+
+@dataclass(frozen=True)
+class RemoteFile:
+    """A file at a commit. checksum: SHA-256 in hex when sha256 is set, else git's SHA-1 of the blob."""
+
+    repo: str
+    commit: str
+    path: str
+    size: int
+    checksum: str
+
+    @property
+    def sha256(self) -> str | None:
+        return self.checksum if len(self.checksum) == 64 else None
+
+    @property
+    def label(self) -> str:
+        return f"{self.repo}/{self.path}"
+
+
+@dataclass(frozen=True)
+class Listing:
+    """A repository at its newest commit."""
+
+    repo: str
+    commit: str
+    files: dict[str, RemoteFile]
+    licence: str | None
+
+
+def listing(repo: str) -> Listing:
+    """What the main branch of a repository holds now."""
+    for pause in (0.5, 1.0, None):
+        try:
+            with _explained(repo):
+                info = HfApi(library_name="pymtp").model_info(repo, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
+            break
+        except Transient as error:
+            if pause is None:
+                raise HubError(f"{repo}: {error}") from None
+            time.sleep(pause)
+    return _checked(repo, info)
+
+
+def _checked(repo: str, info: Any) -> Listing:
+    """A mirror may send anything: names, sizes and checksums become paths and decisions here."""
+    if not COMMIT.fullmatch(info.sha or ""):
+        raise _not_the_hub(repo, f"commit {info.sha!r}")
+    files = {}
+    for sibling in info.siblings or []:
+        checksum = sibling.lfs.sha256 if sibling.lfs else sibling.blob_id
+        size = sibling.lfs.size if sibling.lfs else sibling.size
+        if not _is_safe(sibling.rfilename):
+            raise _not_the_hub(repo, f"file name {sibling.rfilename!r}")
+        if not CHECKSUM.fullmatch(checksum or "") or type(size) is not int or size < 0:
+            raise _not_the_hub(repo, f"{sibling.rfilename} with size {size!r} and checksum {checksum!r}")
+        files[sibling.rfilename] = RemoteFile(repo, info.sha, sibling.rfilename, size, checksum)
+    card = info.card_data.to_dict() if info.card_data else {}
+    licence = card.get("license")
+    return Listing(repo, info.sha, files, licence if isinstance(licence, str) else None)
+
+
+def _is_safe(path: Any) -> bool:
+    """A relative path that stays below its folder."""
+    return isinstance(path, str) and not set(path) & set("\\\0") and all(part not in ("", ".", "..") for part in path.split("/"))
+
+
+def _not_the_hub(repo: str, found: str) -> HubError:
+    return HubError(f"{repo}: {host()} does not answer as the Hub does: found {found[:200]}")
+
+
+def host() -> str:
+    return urlsplit(constants.ENDPOINT).netloc
+
+
+# ---- content ----
+
+
+@contextlib.contextmanager
+def content(file: RemoteFile, offset: int) -> Iterator[Iterator[bytes]]:
+    """The bytes of a file from an offset on. Asks the Hub for the address each time: signed ones expire."""
+    url = hf_hub_url(file.repo, file.path, revision=file.commit)
+    headers = build_hf_headers(library_name="pymtp")
+    with _explained(file.label):
+        found = get_hf_file_metadata(url, headers=dict(headers), timeout=constants.HF_HUB_ETAG_TIMEOUT)
+    if found.etag and found.etag != file.checksum:
+        raise HubError(f"{file.label}: {host()} contradicts itself: listed with checksum {file.checksum}, offered with {found.etag}")
+    _check_size(file, found.size)
+    location = urljoin(url, found.location)
+    if _origin(location) != _origin(constants.ENDPOINT):
+        headers.pop("authorization", None)
+    headers["Accept-Encoding"] = "identity"  # sizes and ranges are those of the file
+    if offset:
+        headers["Range"] = f"bytes={offset}-"
+    with _explained(file.label), get_session().stream("GET", location, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
+                                                       follow_redirects=True) as response:
+        _check_answer(file, offset, response)
+        yield response.iter_bytes(CHUNK)
+
+
+def _origin(url: str) -> tuple[str, str | None, int | None]:
+    parts = urlsplit(url)
+    return parts.scheme, parts.hostname, parts.port or {"http": 80, "https": 443}.get(parts.scheme)
+
+
+def _check_size(file: RemoteFile, size: int | None) -> None:
+    if size is not None and size != file.size:
+        raise HubError(f"{file.label}: {host()} contradicts itself: listed with {file.size} bytes, offered with {size}")
+
+
+def _check_answer(file: RemoteFile, offset: int, response: Any) -> None:
+    """Refuses an answer that is not the rest of the file."""
+    if response.status_code == 416 or (offset and response.status_code == 200):
+        raise Restart
+    if response.status_code in (403, 404, 410) and _origin(str(response.url)) != _origin(constants.ENDPOINT):
+        raise Transient(f"{response.url.host} answered {response.status_code}")  # an address that expired
+    hf_raise_for_status(response)
+    length = response.headers.get("Content-Length")
+    if response.status_code == 206:
+        span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
+        if not span or int(span[1]) != offset:
+            raise Restart
+        _check_size(file, None if span[2] == "*" else int(span[2]))
+    elif length is not None and length.isdigit() and "Content-Encoding" not in response.headers:
+        _check_size(file, int(length))
+
+
+# ---- failures ----
+
+
+@contextlib.contextmanager
+def _explained(what: str) -> Iterator[None]:
+    """Failures of huggingface_hub and its HTTP client as HubError, or Transient where waiting may help."""
+    try:
+        yield
+    except OfflineModeIsEnabled:
+        raise HubError(f"{what}: offline, as HF_HUB_OFFLINE says") from None
+    except HFValidationError as error:
+        raise HubError(f"{what}: {error}") from None
+    except HfHubHTTPError as error:
+        raise _refused(what, error) from None
+    except httpx.HTTPError as error:
+        raise Transient(f"{_host_of(error)}: {_reason(error)}") from None
+    except httpx.InvalidURL as error:
+        raise HubError(f"{what}: HF_ENDPOINT '{constants.ENDPOINT}': {error}") from None
+    except (ValueError, TypeError, KeyError, AttributeError) as error:  # JSON of another form than the Hub's
+        raise _not_the_hub(what, f"{type(error).__name__}: {error}") from None
+
+
+def _refused(what: str, error: HfHubHTTPError) -> Exception:
+    status, token = error.response.status_code, "authorization" in build_hf_headers()
+    repo = "/".join(what.split("/")[:2])
+    if isinstance(error, GatedRepoError):
+        ask = f"{repo}: gated: accept its terms at {constants.ENDPOINT}/{repo}"
+        return HubError(f"{ask} with the account of your token" if token else f"{ask}, then set HF_TOKEN or run `hf auth login`")
+    if isinstance(error, DisabledRepoError):
+        return HubError(f"{repo}: access is disabled by {host()}")
+    if isinstance(error, RepositoryNotFoundError):
+        hint = "or your token has no access" if token else "or private: then set HF_TOKEN or run `hf auth login`"
+        return HubError(f"{repo}: no such repository at {host()}, {hint}")
+    if isinstance(error, (RevisionNotFoundError, EntryNotFoundError)):
+        return HubError(f"{what}: no longer at {host()}")
+    if status in (401, 403):
+        return HubError(f"{what}: {host()} refuses the token (HF_TOKEN, or that of `hf auth login`)" if token
+                        else f"{what}: {host()} refuses access without a token: set HF_TOKEN or run `hf auth login`")
+    if status in (408, 429) or status >= 500:
+        return Transient(f"{_host_of(error)} answered {status}")
+    return HubError(f"{what}: {_host_of(error)} answered {status}")
+
+
+def _host_of(error: Any) -> str:
+    try:
+        return str(error.request.url.netloc.decode())
+    except (AttributeError, RuntimeError):
+        return host()
+
+
+def _reason(error: BaseException) -> str:
+    """The system's words for a failed connection where there are some."""
+    cause: BaseException | None = error
+    while cause:
+        if isinstance(cause, socket.gaierror):
+            return "unknown host or no network"
+        if isinstance(cause, OSError) and cause.strerror and not isinstance(cause, HfHubHTTPError):
+            return cause.strerror
+        cause = cause.__cause__ or cause.__context__
+    if isinstance(error, httpx.TimeoutException):
+        return "no answer in time"
+    return str(error) or type(error).__name__
