@@ -16,6 +16,8 @@ import click
 from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
+from .. import settings
+
 T = TypeVar("T")
 INTERRUPTED = 130
 
@@ -34,8 +36,6 @@ class Command(click.Command):
                 formatter.write("".join(f"{'':{formatter.current_indent}}{line}\n" for line in self.examples))
 
     def invoke(self, ctx: click.Context) -> Any:
-        from .. import settings
-
         open_to = [name for name in ctx.params if name in settings.KEYS and ctx.get_parameter_source(name) is ParameterSource.DEFAULT]
         if open_to:
             values = settings.load()
@@ -59,7 +59,7 @@ def with_options(options: list[Any]) -> Any:
 def setting(*names: str, **options: Any) -> Any:
     """An option that is also a variable and a key of the configuration file."""
     key = next(name for name in names if name.startswith("--"))[2:].replace("-", "_")
-    return click.option(*names, envvar="PYMTP_" + key.upper(), show_envvar=True, **options)
+    return click.option(*names, envvar=settings.variable(key), show_envvar=True, **options)
 
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout instead of text.")
@@ -199,12 +199,14 @@ def or_leave(function: Callable[[], T]) -> T:
 def chunks(stream: Any) -> Iterator[Any]:
     """The chunks of a Generation or ChatStream. Ctrl-C cancels the step that runs."""
     while True:
-        future = in_thread(lambda: next(stream, None))
+        future = None
         try:
+            future = in_thread(lambda: next(stream, None))
             chunk = future.result()
         except KeyboardInterrupt:
             stream.cancel()
-            future.exception()  # until the step has ended
+            if future:
+                future.exception()  # until the step has ended
             raise
         if chunk is None:
             return
