@@ -18,6 +18,7 @@
 #define PM_BACKEND_H
 
 #include "base/status.h"
+#include "base/tap.h"
 #include "gguf/gguf.h"
 
 #define PM_KV_BLOCK 128     /* part of the arithmetic: changing it changes output bits */
@@ -105,6 +106,7 @@ struct pm_backend {
     const char *isa;  /* kernel set in use */
     float eps;        /* of every RMS norm; set by the model before the first op */
     pymtp_counters work; /* of all ops so far; size is not used */
+    pm_tap *tap;         /* where rows that meet weights are counted, or NULL; the engine's */
 
     void (*close)(pm_backend *b);
     pymtp_status (*prepare)(pm_backend *b, const pm_limits *limits, pymtp_error *err); /* scratch; once, or again with larger limits */

@@ -101,10 +101,33 @@ PYMTP_API const char *pymtp_file_key(const pymtp_file *f, size_t i);
 /* The value of a key as JSON text; of arrays at most max_items items, then "...". Returns the byte length needed
  * (without the terminator) and writes at most cap bytes, terminated; -1 when there is no such key. */
 PYMTP_API int64_t pymtp_file_value_json(const pymtp_file *f, const char *key, size_t max_items, char *out, size_t cap);
+/* The value of a key as a GGUF file holds it (type number, then payload), to be copied into another. Returns how many bytes
+ * that takes and writes them when cap suffices; -1 when there is no such key. */
+PYMTP_API int64_t pymtp_file_value_bytes(const pymtp_file *f, const char *key, void *out, size_t cap);
 /* The raw bytes of a string value (which may hold NULs); NULL when there is no such key or it is no string. */
 PYMTP_API const char *pymtp_file_string(const pymtp_file *f, const char *key, size_t *bytes);
 PYMTP_API size_t pymtp_file_n_tensors(const pymtp_file *f);
 PYMTP_API pymtp_status pymtp_file_tensor(const pymtp_file *f, size_t i, pymtp_tensor_info *out);
+/* Reads `bytes` bytes of tensor i's data from `offset` within it, whichever part of a split set holds them. */
+PYMTP_API pymtp_status pymtp_file_read(const pymtp_file *f, size_t i, uint64_t offset, void *dst, size_t bytes, pymtp_error *err);
+
+/* ---- tensor types: rows of floats to blocks and back ------------------------------------------------------------ */
+
+/* The types pymtp computes with, by their numbers in GGUF files: writes the first min(cap, count), returns the count. */
+PYMTP_API int32_t pymtp_types(int32_t *out, size_t cap);
+PYMTP_API int32_t pymtp_type_find(const char *name);         /* "Q4_K" -> 12; -1: no such type */
+PYMTP_API const char *pymtp_type_name(int32_t type);         /* static; NULL: no such type */
+PYMTP_API int32_t pymtp_type_block_values(int32_t type);     /* columns are a multiple of it; 0: no such type */
+PYMTP_API int32_t pymtp_type_block_bytes(int32_t type);      /* a row takes columns / block_values of these; 0: no such type */
+/* src (rows, columns) to rows * columns / block_values blocks in dst, whose dst_bytes must be their size. importance: (columns)
+ * weights, 0 and up, of the squared errors in a column, or NULL: all alike. threads as in pymtp_measure. A value that is not finite,
+ * or too large for the type's halves, is PYMTP_E_ARG with row and column, before anything is written. The blocks are the same
+ * bytes for any number of threads, and a row's do not depend on the other rows. */
+PYMTP_API pymtp_status pymtp_encode(int32_t type, const float *src, int64_t rows, int64_t columns, const float *importance,
+                                    void *dst, size_t dst_bytes, int32_t threads, pymtp_error *err);
+/* The blocks' values: dst (rows, columns). */
+PYMTP_API pymtp_status pymtp_decode(int32_t type, const void *src, size_t src_bytes, int64_t rows, int64_t columns, float *dst,
+                                    int32_t threads, pymtp_error *err);
 
 /* ---- tokenizer ---------------------------------------------------------------------------------------------- */
 
@@ -353,6 +376,28 @@ PYMTP_API pymtp_status pymtp_session_output(const pymtp_session *s, pymtp_output
 PYMTP_API pymtp_status pymtp_session_stats(const pymtp_session *s, pymtp_stats *out);
 /* From any thread: the running or next step of this session ends with PYMTP_FINISH_CANCELLED. */
 PYMTP_API void pymtp_cancel(pymtp_session *s);
+
+/* ---- tap: what meets the weights -------------------------------------------------------------------------------- */
+
+/* Sums of one tensor that passes have multiplied: `matrices` matrices (experts, or 1) of `cols` columns. Pointers belong to the model
+ * and hold until the tap is started again or stopped. */
+typedef struct pymtp_tap_sums {
+    uint32_t size;
+    int32_t reserved;
+    const char *name;            /* of the tensor */
+    uint64_t matrices, cols;
+    const double *sums;          /* (matrices, cols): squares of the activations that met a column, before they are rounded */
+    const uint64_t *rows;        /* (matrices): how many rows of activations that were */
+} pymtp_tap_sums;
+
+/* From now on every pass adds to sums that start at zero. Outputs stay as they are, and the sums depend on the tokens alone, not on
+ * threads or chunks; a pass that failed or was cancelled may be counted in some layers. Where layers share keys and values, later
+ * layers see only rows whose logits or hidden rows are wanted. PYMTP_E_STATE when the model has a drafter. */
+PYMTP_API pymtp_status pymtp_tap_start(pymtp_model *m, pymtp_error *err);
+PYMTP_API void pymtp_tap_stop(pymtp_model *m);
+/* Tensors seen so far, in order of first use. Negative status when there is no tap or it ran out of memory. */
+PYMTP_API int64_t pymtp_tap_count(pymtp_model *m, pymtp_error *err);
+PYMTP_API pymtp_status pymtp_tap_get(pymtp_model *m, size_t i, pymtp_tap_sums *out);
 
 /* ---- pieces of the sampler, for tests and tools ---------------------------------------------------------------- */
 

@@ -18,6 +18,12 @@ static inline float pm_f16_to_f32(uint16_t h) {
     return sign ? -f : f;
 }
 
+/* Rounds to nearest even, overflow to infinity; a NaN stays one. */
+static inline uint16_t pm_f32_to_bf16(float f) {
+    const uint32_t u = pm_f32_bits(f), odd = (u >> 16) & 1u;
+    return (uint16_t)((u & 0x7fffffffu) > 0x7f800000u ? u >> 16 | 0x40u : (u + 0x7fffu + odd) >> 16);
+}
+
 /* Rounds to nearest even, overflow to infinity. */
 static inline uint16_t pm_f32_to_f16(float f) {
     const uint32_t u = pm_f32_bits(f), sign = (u >> 16) & 0x8000u, a = u & 0x7fffffffu;

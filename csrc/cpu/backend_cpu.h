@@ -17,6 +17,7 @@ struct pm_buf {
 };
 
 struct pm_matrix {
+    const char *name; /* of its tensor */
     pm_packed packed; /* data: in the back end's arena */
     size_t bytes;
 };
@@ -131,9 +132,15 @@ typedef struct pm_mm {
 
 static inline unsigned pm_cpu_kind(const pm_matrix *m) { return m ? 1u << m->packed.format->act : 0; }
 
-/* act = a batch of n rows of x, or of RMS(x, norm) when norm is given, in the kinds asked for (a set of 1 << pm_act_kind). */
-void pm_cpu_prepare(pm_cpu *c, pm_act *act, const float *x, size_t stride, size_t n, size_t cols, const pm_buf *norm,
-                    unsigned kinds);
+/* The matrices that rows of activations will meet; NULL for none. */
+#define PM_MEETS 3
+typedef struct pm_meets { const pm_matrix *w[PM_MEETS]; } pm_meets;
+
+/* act = a batch of n rows of x, or of RMS(x, norm) when norm is given, in the kinds that the matrices want. */
+void pm_cpu_prepare(pm_cpu *c, pm_act *act, const float *x, size_t stride, size_t n, size_t cols, const pm_buf *norm, pm_meets meets);
+/* The same in a set of kinds (1 << pm_act_kind) and unseen by a tap. */
+void pm_cpu_prepare_kinds(pm_cpu *c, pm_act *act, const float *x, size_t stride, size_t n, size_t cols, const pm_buf *norm,
+                          unsigned kinds);
 void pm_cpu_shape_act(const pm_cpu *c, pm_act *act, size_t n, size_t cols); /* a batch of n rows of cols values */
 /* Row `row` of act = x (cols values). */
 void pm_cpu_fill_act(const pm_cpu *c, const pm_act *act, size_t row, const float *x, unsigned kinds);
@@ -162,6 +169,15 @@ void pm_cpu_attend_sizes(pm_cpu *c, size_t heads_dim, size_t head_dim);
 void pm_cpu_count_product(pm_cpu *c, const pm_matrix *w, size_t outputs, size_t rows); /* `outputs` rows of w meet `rows` activations */
 void pm_cpu_count_kv(pm_cpu *c, const pm_rows *rows, const pm_kv_view *views, int32_t window, int32_t self); /* as of attend */
 void pm_cpu_count_experts(pm_cpu *c, size_t experts);                                    /* by expert_start */
+
+/* ---- the tap, where there is one: backend_cpu_tap.c ---- */
+
+/* The rows of pm_cpu_prepare meet their matrices. */
+void pm_cpu_tap_rows(pm_cpu *c, const float *x, size_t stride, size_t n, size_t cols, const pm_buf *norm, const pm_meets *meets);
+/* RMS(x, pre_norm_2) of n rows meets the experts' matrices m that the rows chose. */
+void pm_cpu_tap_experts(pm_cpu *c, const pm_moe *w, const pm_matrix *m, const float *x, size_t n);
+/* h of the n pairs from `first` on meets their experts' down_exps. */
+void pm_cpu_tap_pairs(pm_cpu *c, const pm_moe *w, size_t first, size_t n, const float *h, size_t stride);
 
 /* ---- ops ---- */
 

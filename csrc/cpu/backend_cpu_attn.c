@@ -66,7 +66,7 @@ void pm_cpu_norm_qkv(pm_backend *b, const pm_rows *rows, const pm_qkv *w, const 
         const size_t outputs = matrix[i]->packed.rows;
         jobs[n_jobs++] = (pm_mm){.w = matrix[i], .rows = outputs, .n = n, .out = out[i], .stride = outputs};
     }
-    pm_cpu_prepare(c, &c->act, pm_cpu_f32(x), width, n, width, w->norm, pm_cpu_kind(w->wq) | pm_cpu_kind(w->wk) | pm_cpu_kind(wv));
+    pm_cpu_prepare(c, &c->act, pm_cpu_f32(x), width, n, width, w->norm, (pm_meets){{w->wq, w->wk, wv}});
     pm_cpu_products(c, &c->act, jobs, n_jobs);
     qkv_context e = {.cpu = c, .rows = rows, .w = w, .views = views, .q = out[0], .k = out[1], .v = wv ? out[2] : out[1]};
     pm_cpu_angles(c, w->rope, rows, &e.cosines, &e.sines);
@@ -315,7 +315,7 @@ void pm_cpu_attend(pm_backend *b, const pm_rows *rows, const pm_kv_view *views, 
 void pm_cpu_attn_out(pm_backend *b, int32_t n, const pm_buf *attn, const pm_matrix *wo, const pm_buf *post_norm, pm_buf *x) {
     pm_cpu *c = (pm_cpu *)b;
     const size_t cols = wo->packed.cols;
-    pm_cpu_prepare(c, &c->act, pm_cpu_f32(attn), cols, (size_t)n, cols, NULL, pm_cpu_kind(wo));
+    pm_cpu_prepare(c, &c->act, pm_cpu_f32(attn), cols, (size_t)n, cols, NULL, (pm_meets){{wo}});
     pm_cpu_product(c, &c->act, wo, (size_t)n, c->a);
     pm_cpu_add_normed(c, (size_t)n, wo->packed.rows, c->a, post_norm, pm_cpu_f32(x));
 }

@@ -14,7 +14,7 @@ static void gated(pm_cpu *c, size_t n, const float *x, const pm_buf *norm, const
                   float *scratch) {
     const size_t width = gate->packed.cols, ff = gate->packed.rows;
     const pm_mm jobs[2] = {{.w = gate, .rows = ff, .n = n, .out = h, .stride = ff}, {.w = up, .rows = ff, .n = n, .out = scratch, .stride = ff}};
-    pm_cpu_prepare(c, &c->act, x, width, n, width, norm, pm_cpu_kind(gate) | pm_cpu_kind(up));
+    pm_cpu_prepare(c, &c->act, x, width, n, width, norm, (pm_meets){{gate, up}});
     pm_cpu_products(c, &c->act, jobs, 2);
     pm_cpu_gelu_mul(c, n, ff, h, ff, scratch, ff, h, ff);
 }
@@ -28,7 +28,7 @@ void pm_cpu_gate_up_act(pm_backend *b, int32_t n, const pm_buf *x, const pm_buf 
 void pm_cpu_down_add(pm_backend *b, int32_t n, const pm_buf *h, const pm_matrix *down, const pm_buf *post_norm, pm_buf *x) {
     pm_cpu *c = (pm_cpu *)b;
     const size_t ff = down->packed.cols;
-    pm_cpu_prepare(c, &c->act, pm_cpu_f32(h), ff, (size_t)n, ff, NULL, pm_cpu_kind(down));
+    pm_cpu_prepare(c, &c->act, pm_cpu_f32(h), ff, (size_t)n, ff, NULL, (pm_meets){{down}});
     pm_cpu_product(c, &c->act, down, (size_t)n, c->a);
     pm_cpu_add_normed(c, (size_t)n, down->packed.rows, c->a, post_norm, pm_cpu_f32(x));
 }
@@ -61,11 +61,12 @@ static void planes_job(void *context, size_t begin, size_t end, int thread) {
 static void product_of_planes(pm_cpu *c, const pm_matrix *w, size_t n, const float *x, float *out) {
     const size_t cols = w->packed.cols, width = w->packed.rows;
     if (w->packed.format->act != PM_ACT_Q8) {
-        pm_cpu_prepare(c, &c->act, x, cols, n, cols, NULL, pm_cpu_kind(w));
+        pm_cpu_prepare(c, &c->act, x, cols, n, cols, NULL, (pm_meets){{w}});
         pm_cpu_product(c, &c->act, w, n, out);
         return;
     }
     planes_context p = {c, &c->act, n, cols, x};
+    if (c->base.tap) pm_cpu_tap_rows(c, x, cols, n, cols, NULL, &(pm_meets){{w}});
     pm_cpu_shape_act(c, &c->act, 2 * n, cols);
     pm_pool_run(c->pool, n, 1, planes_job, &p);
     pm_cpu_product(c, &c->act, w, 2 * n, out);
@@ -76,7 +77,7 @@ void pm_cpu_ple_add(pm_backend *b, int32_t n, const pm_buf *ple, int32_t layers,
                     const pm_matrix *proj, const pm_buf *post_norm, pm_buf *x) {
     pm_cpu *c = (pm_cpu *)b;
     const size_t cols = gate->packed.cols, w = (size_t)width, rows = (size_t)n;
-    pm_cpu_prepare(c, &c->act, pm_cpu_f32(x), cols, rows, cols, NULL, pm_cpu_kind(gate));
+    pm_cpu_prepare(c, &c->act, pm_cpu_f32(x), cols, rows, cols, NULL, (pm_meets){{gate}});
     pm_cpu_product(c, &c->act, gate, rows, c->a);
     pm_cpu_gelu_mul(c, rows, w, c->a, w, pm_cpu_f32(ple) + (size_t)layer * w, (size_t)layers * w, c->a, w);
     product_of_planes(c, proj, rows, c->a, c->b);
@@ -124,7 +125,7 @@ static void route_job(void *context, size_t begin, size_t end, int thread) {
 static void route(moe_context *m, size_t n) {
     pm_cpu *c = m->cpu;
     pm_pool_run(c->pool, n, 1, before_route_job, m);
-    pm_cpu_prepare(c, &c->act, c->b, m->width, n, m->width, NULL, pm_cpu_kind(m->w->router));
+    pm_cpu_prepare(c, &c->act, c->b, m->width, n, m->width, NULL, (pm_meets){{m->w->router}});
     pm_cpu_product(c, &c->act, m->w->router, n, c->router);
     pm_pool_run(c->pool, n, 1, route_job, m);
 }
@@ -217,6 +218,7 @@ static void wave(moe_context *m, size_t first, size_t last) {
     pm_cpu_products(c, &c->pairs, c->mm, n_jobs);
     pm_cpu_shape_act(c, &c->pairs, 1, ff);
     pm_pool_run(c->pool, pairs, 1, expert_act_job, m);
+    if (c->base.tap) pm_cpu_tap_pairs(c, w, m->first_pair, pairs, h, 2 * ff);
     n_jobs = wave_products(m, first, last, w->down_exps, m->width, out, m->width, c->mm);
     pm_cpu_products(c, &c->pairs, c->mm, n_jobs);
 }
@@ -256,12 +258,16 @@ void pm_cpu_moe_ffn(pm_backend *b, int32_t n, const pm_moe *w, pm_buf *x) {
     moe_context m = {.cpu = c, .w = w, .width = width, .used = (size_t)w->used, .experts = (size_t)w->experts, .x = pm_cpu_f32(x),
                      .kinds = pm_cpu_kind(w->gate_up_exps ? w->gate_up_exps : w->gate_exps) | pm_cpu_kind(up)};
     gated(c, rows, m.x, w->ffn_norm, w->gate, w->up, c->a, c->b);
-    pm_cpu_prepare(c, &c->act, c->a, ff, rows, ff, NULL, pm_cpu_kind(w->down));
+    pm_cpu_prepare(c, &c->act, c->a, ff, rows, ff, NULL, (pm_meets){{w->down}});
     pm_cpu_product(c, &c->act, w->down, rows, c->c);
     route(&m, rows);
     sort_pairs(&m, rows);
     pm_cpu_count_experts(c, m.experts);
-    pm_cpu_prepare(c, &c->act, m.x, width, rows, width, w->pre_norm_2, m.kinds);
+    pm_cpu_prepare_kinds(c, &c->act, m.x, width, rows, width, w->pre_norm_2, m.kinds);
+    if (c->base.tap) {
+        pm_cpu_tap_experts(c, w, w->gate_up_exps ? w->gate_up_exps : w->gate_exps, m.x, rows);
+        if (up) pm_cpu_tap_experts(c, w, up, m.x, rows);
+    }
     experts(&m);
     pm_pool_run(c->pool, rows, 1, combine_job, &m);
 }

@@ -26,7 +26,7 @@ void pm_cpu_rms_norm(pm_backend *b, int32_t n, int32_t width, const pm_buf *x, c
 void pm_cpu_project(pm_backend *b, int32_t n, const pm_matrix *w, const pm_buf *x, pm_buf *out) {
     pm_cpu *c = (pm_cpu *)b;
     const size_t cols = w->packed.cols;
-    pm_cpu_prepare(c, &c->act, pm_cpu_f32(x), cols, (size_t)n, cols, NULL, pm_cpu_kind(w));
+    pm_cpu_prepare(c, &c->act, pm_cpu_f32(x), cols, (size_t)n, cols, NULL, (pm_meets){{w}});
     pm_cpu_product(c, &c->act, w, (size_t)n, pm_cpu_f32(out));
 }
 
@@ -52,7 +52,7 @@ typedef struct head_context {
 
 static head_context head_prepare(pm_cpu *c, int32_t n, const pm_buf *h, int32_t first, const pm_matrix *w, float cap, pm_buf *logits) {
     const size_t cols = w->packed.cols;
-    pm_cpu_prepare(c, &c->act, pm_cpu_f32(h) + (size_t)first * cols, cols, (size_t)n, cols, NULL, pm_cpu_kind(w));
+    pm_cpu_prepare(c, &c->act, pm_cpu_f32(h) + (size_t)first * cols, cols, (size_t)n, cols, NULL, (pm_meets){{w}});
     pm_cpu_count_product(c, w, w->packed.rows, (size_t)n);
     return (head_context){.cpu = c, .w = w, .n = (size_t)n, .vocab = w->packed.rows, .unit = PM_CPU_HEAD_UNIT / c->k->group * c->k->group,
                           .cap = cap, .logits = pm_cpu_f32(logits)};
@@ -213,7 +213,7 @@ void pm_cpu_head_clusters(pm_backend *b, int32_t n, const pm_buf *h, const pm_ma
     const size_t cols = w->packed.cols, rows = (size_t)n;
     clusters_context e = {c, (size_t)clusters, (size_t)members, (size_t)top, pm_cpu_i32(ordering), w, pm_cpu_i32(ids),
                           pm_cpu_f32(scores)};
-    pm_cpu_prepare(c, &c->act, pm_cpu_f32(h), cols, rows, cols, NULL, pm_cpu_kind(centroids));
+    pm_cpu_prepare(c, &c->act, pm_cpu_f32(h), cols, rows, cols, NULL, (pm_meets){{centroids}});
     pm_cpu_product(c, &c->act, centroids, rows, c->cluster_scores);
     pm_pool_run(c->pool, rows, 1, choose_job, &e);
     pm_cpu_shape_act(c, &c->act, 1, cols);

@@ -66,7 +66,7 @@ pymtp_status pm_cpu_ple_inputs(pm_backend *b, int32_t n, const pm_buf *ids, cons
                                pymtp_error *err) {
     pm_cpu *c = (pm_cpu *)b;
     const size_t cols = p->proj->packed.cols;
-    pm_cpu_prepare(c, &c->act, pm_cpu_f32(x), cols, (size_t)n, cols, NULL, pm_cpu_kind(p->proj));
+    pm_cpu_prepare(c, &c->act, pm_cpu_f32(x), cols, (size_t)n, cols, NULL, (pm_meets){{p->proj}});
     pm_cpu_product(c, &c->act, p->proj, (size_t)n, pm_cpu_f32(out));
     ple_context e = {c, pm_cpu_i32(ids), p, cols, pm_cpu_f32(out)};
     return pm_cpu_run_checked(c, (size_t)n, 1, ple_job, &e, err);
@@ -80,7 +80,7 @@ pymtp_status pm_cpu_draft_input(pm_backend *b, int32_t n, const pm_buf *ids, con
     const size_t width = table->cols;
     PM_TRY(embed_rows(c, n, ids, table, scale, c->a, 2 * width, err));
     for (size_t r = 0; r < (size_t)n; r++) memcpy(c->a + r * 2 * width + width, pm_cpu_f32(h) + r * width, width * sizeof(float));
-    pm_cpu_prepare(c, &c->act, c->a, 2 * width, (size_t)n, 2 * width, NULL, pm_cpu_kind(pre));
+    pm_cpu_prepare(c, &c->act, c->a, 2 * width, (size_t)n, 2 * width, NULL, (pm_meets){{pre}});
     pm_cpu_product(c, &c->act, pre, (size_t)n, pm_cpu_f32(x));
     return PYMTP_OK;
 }

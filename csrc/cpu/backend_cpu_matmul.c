@@ -48,11 +48,18 @@ static void prepare_job(void *context, size_t begin, size_t end, int thread) {
     }
 }
 
-void pm_cpu_prepare(pm_cpu *c, pm_act *act, const float *x, size_t stride, size_t n, size_t cols, const pm_buf *norm,
-                    unsigned kinds) {
+void pm_cpu_prepare_kinds(pm_cpu *c, pm_act *act, const float *x, size_t stride, size_t n, size_t cols, const pm_buf *norm,
+                          unsigned kinds) {
     pm_cpu_shape_act(c, act, n, cols);
     prepare_context p = {c, act, x, norm ? pm_cpu_f32(norm) : NULL, stride, kinds};
     pm_pool_run(c->pool, n, 1, prepare_job, &p);
+}
+
+void pm_cpu_prepare(pm_cpu *c, pm_act *act, const float *x, size_t stride, size_t n, size_t cols, const pm_buf *norm, pm_meets meets) {
+    unsigned kinds = 0;
+    for (size_t i = 0; i < PM_MEETS; i++) kinds |= pm_cpu_kind(meets.w[i]);
+    pm_cpu_prepare_kinds(c, act, x, stride, n, cols, norm, kinds);
+    if (c->base.tap) pm_cpu_tap_rows(c, x, stride, n, cols, norm, &meets);
 }
 
 pm_act pm_cpu_batch(const pm_act *act, size_t row, size_t n) {

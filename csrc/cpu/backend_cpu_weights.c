@@ -134,6 +134,7 @@ pymtp_status pm_cpu_matrix_new(pm_backend *b, const pm_gguf *file, const pm_gguf
     }
     pm_matrix *m = pm_new(1, sizeof *m, t->name, err);
     if (!m) return PYMTP_E_NOMEM;
+    m->name = t->name;
     m->packed = (pm_packed){.format = format, .rows = (size_t)rows, .cols = (size_t)t->dims[0], .row_bytes = row_bytes};
     const pymtp_status status = load_matrix((pm_cpu *)b, file, t, first, order ? pm_cpu_i32(order) : NULL, m, err);
     if (status != PYMTP_OK) pm_cpu_matrix_free(b, m);

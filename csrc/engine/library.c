@@ -23,7 +23,7 @@ size_t pymtp_struct_size(const char *name) {
 #define STRUCT(type) {#type, sizeof(type)}
         STRUCT(pymtp_error),  STRUCT(pymtp_tensor_info), STRUCT(pymtp_model_options), STRUCT(pymtp_model_info),
         STRUCT(pymtp_params), STRUCT(pymtp_logprob),     STRUCT(pymtp_output),        STRUCT(pymtp_stats),
-        STRUCT(pymtp_counters), STRUCT(pymtp_machine),   STRUCT(pymtp_memory),
+        STRUCT(pymtp_counters), STRUCT(pymtp_machine),     STRUCT(pymtp_tap_sums),    STRUCT(pymtp_memory),
 #undef STRUCT
     };
     for (size_t i = 0; name && i < sizeof table / sizeof *table; i++)

@@ -165,7 +165,10 @@ static void release(pymtp_model *m) {
     pm_target_free(&m->target);
     pm_drafter_weights_free(&m->drafter_weights);
     pm_weights_free(&m->weights);
-    if (m->backend) m->backend->close(m->backend);
+    if (m->backend) {
+        pm_tap_free(m->backend->tap);
+        m->backend->close(m->backend);
+    }
     pm_free(m->logits);
     pm_free(m->top_ids);
     pm_free(m->scores);

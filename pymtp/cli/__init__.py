@@ -13,10 +13,11 @@ from .. import __version__
 from ..errors import Error
 from .base import INTERRUPTED
 from .bench import bench
-from .completion import PROGRAM, VARIABLE, completion
+from .completion import PROGRAM, completion
 from .config import config
 from .list import list_
 from .pull import pull
+from .quantize import quantize
 from .rm import rm
 from .run import run
 from .show import show
@@ -34,7 +35,7 @@ def cli() -> None:
     """
 
 
-for each in (run, pull, list_, show, rm, verify, bench, completion, config):
+for each in (run, pull, list_, show, rm, verify, bench, quantize, completion, config):
     cli.add_command(each)
 
 
@@ -45,8 +46,13 @@ def fail(text: str, code: int) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Entry point of the console script."""
+    run_command(cli, PROGRAM, args)
+
+
+def run_command(command: click.Command, name: str, args: list[str] | None = None) -> None:
+    """Runs a command and ends the process with its exit code."""
     try:
-        code = cli.main(args, prog_name=PROGRAM, complete_var=VARIABLE, standalone_mode=False)
+        code = command.main(args, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:

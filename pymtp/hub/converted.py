@@ -5,29 +5,29 @@ from __future__ import annotations
 import fnmatch
 import pathlib
 
-from ..errors import HubError
 from . import cache
 from .download import fetch
 from .places import home
 from .progress import Progress
-from .remote import Listing, RemoteFile
+from .remote import Listing
+from .types import Unavailable
 
 PATTERNS = ("*.safetensors", "*.safetensors.index.json", "config.json", "generation_config.json", "tokenizer.json", "tokenizer.model",
             "tokenizer_config.json", "special_tokens_map.json", "added_tokens.json", "chat_template.*")
 
 
-def files_of(listing: Listing) -> list[RemoteFile]:
+def files_of(listing: Listing) -> list[str]:
     """What conversion reads, at the repository's root."""
-    found = [f for f in listing.files.values() if any(fnmatch.fnmatchcase(f.path, p) for p in PATTERNS) and "/" not in f.path]
-    if not any(f.path.endswith(".safetensors") for f in found) or "config.json" not in listing.files:
-        raise HubError(f"{listing.repo}: expected a checkpoint (config.json and *.safetensors), found {', '.join(listing.files) or 'no files'}")
+    found = [name for name in listing.files if any(fnmatch.fnmatchcase(name, p) for p in PATTERNS) and "/" not in name]
+    if not any(name.endswith(".safetensors") for name in found) or "config.json" not in listing.files:
+        raise Unavailable(f"{listing.repo}: expected a checkpoint (config.json and *.safetensors), found {', '.join(listing.files) or 'no files'}")
     return found
 
 
 def converted(listing: Listing, mix: str, progress: Progress) -> pathlib.Path:
     """The GGUF file of a drafter's checkpoint."""
     path = home() / "drafters" / f"{listing.repo.replace('/', '--')}-{listing.commit[:12]}-{mix}.gguf"
-    fetch(files_of(listing), progress)
+    fetch([listing.files[name] for name in files_of(listing)], progress)
     if not path.exists():
         from ..convert import plan
 

@@ -10,7 +10,7 @@ import re
 import socket
 import time
 from dataclasses import dataclass
-from typing import Any, Iterator
+from typing import Any, Callable, Iterator
 from urllib.parse import urljoin, urlsplit
 
 from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_session, hf_hub_url
@@ -19,6 +19,7 @@ from huggingface_hub.errors import (DisabledRepoError, EntryNotFoundError, Gated
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from ..errors import HubError
+from .types import Unavailable
 
 try:  # the HTTP client of huggingface_hub, which comes with it: httpx2 since its version 2
     import httpx2 as httpx
@@ -69,16 +70,30 @@ class Listing:
 
 def listing(repo: str) -> Listing:
     """What the main branch of a repository holds now."""
+    api = HfApi(library_name="pymtp")
+    return _checked(repo, _patiently(repo, lambda: api.model_info(repo, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)))
+
+
+def check_access(file: RemoteFile) -> None:
+    """Raises Unavailable when the Hub would not give a file of a repository: a gated one shows its listing to everybody."""
+    _patiently(file.label, lambda: _located(file))
+
+
+def _located(file: RemoteFile) -> Any:
+    """Where the Hub says a file lies, and what it says of it. The address may be signed and expire."""
+    return get_hf_file_metadata(hf_hub_url(file.repo, file.path, revision=file.commit), headers=build_hf_headers(library_name="pymtp"),
+                                timeout=constants.HF_HUB_ETAG_TIMEOUT)
+
+
+def _patiently(what: str, ask: Callable[[], Any]) -> Any:
     for pause in (0.5, 1.0, None):
         try:
-            with _explained(repo):
-                info = HfApi(library_name="pymtp").model_info(repo, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)
-            break
+            with _explained(what):
+                return ask()
         except Transient as error:
             if pause is None:
-                raise HubError(f"{repo}: {error}") from None
+                raise HubError(f"{what}: {error}") from None
             time.sleep(pause)
-    return _checked(repo, info)
 
 
 def _checked(repo: str, info: Any) -> Listing:
@@ -117,15 +132,14 @@ def host() -> str:
 
 @contextlib.contextmanager
 def content(file: RemoteFile, offset: int) -> Iterator[Iterator[bytes]]:
-    """The bytes of a file from an offset on. Asks the Hub for the address each time: signed ones expire."""
-    url = hf_hub_url(file.repo, file.path, revision=file.commit)
-    headers = build_hf_headers(library_name="pymtp")
+    """The bytes of a file from an offset on. Asks the Hub for the address each time."""
     with _explained(file.label):
-        found = get_hf_file_metadata(url, headers=dict(headers), timeout=constants.HF_HUB_ETAG_TIMEOUT)
+        found = _located(file)
     if found.etag and found.etag != file.checksum:
         raise HubError(f"{file.label}: {host()} contradicts itself: listed with checksum {file.checksum}, offered with {found.etag}")
     _check_size(file, found.size)
-    location = urljoin(url, found.location)
+    location = urljoin(constants.ENDPOINT, found.location)
+    headers = build_hf_headers(library_name="pymtp")
     if _origin(location) != _origin(constants.ENDPOINT):
         headers.pop("authorization", None)
     headers["Accept-Encoding"] = "identity"  # sizes and ranges are those of the file
@@ -191,20 +205,20 @@ def _refused(what: str, error: HfHubHTTPError) -> Exception:
     repo = "/".join(what.split("/")[:2])
     if isinstance(error, GatedRepoError):
         ask = f"{repo}: gated: accept its terms at {constants.ENDPOINT}/{repo}"
-        return HubError(f"{ask} with the account of your token" if token else f"{ask}, then set HF_TOKEN or run `hf auth login`")
+        return Unavailable(f"{ask} with the account of your token" if token else f"{ask}, then set HF_TOKEN or run `hf auth login`")
     if isinstance(error, DisabledRepoError):
-        return HubError(f"{repo}: access is disabled by {host()}")
+        return Unavailable(f"{repo}: access is disabled by {host()}")
     if isinstance(error, RepositoryNotFoundError):
         hint = "or your token has no access" if token else "or private: then set HF_TOKEN or run `hf auth login`"
-        return HubError(f"{repo}: no such repository at {host()}, {hint}")
+        return Unavailable(f"{repo}: no such repository at {host()}, {hint}")
     if isinstance(error, (RevisionNotFoundError, EntryNotFoundError)):
-        return HubError(f"{what}: no longer at {host()}")
+        return Unavailable(f"{what}: no longer at {host()}")
     if status in (401, 403):
-        return HubError(f"{what}: {host()} refuses the token (HF_TOKEN, or that of `hf auth login`)" if token
+        return Unavailable(f"{what}: {host()} refuses the token (HF_TOKEN, or that of `hf auth login`)" if token
                         else f"{what}: {host()} refuses access without a token: set HF_TOKEN or run `hf auth login`")
     if status in (408, 429) or status >= 500:
         return Transient(f"{_host_of(error)} answered {status}")
-    return HubError(f"{what}: {_host_of(error)} answered {status}")
+    return Unavailable(f"{what}: {_host_of(error)} answered {status}")
 
 
 def _host_of(error: Any) -> str:

@@ -8,7 +8,7 @@ import fnmatch
 import re
 from typing import Iterable
 
-from ..errors import HubError
+from .types import Unavailable
 
 PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.gguf)", re.I)
 QUANT = re.compile(r"(?<![a-z0-9])((?:UD-)?(?:I?Q\d(?:_[A-Z0-9]+)*|BF16|F16|F32|MXFP4(?:_MOE)?|NVFP4))(?![a-z0-9_])", re.I)
@@ -27,7 +27,7 @@ def sets(names: Iterable[str]) -> list[list[str]]:
     for group in groups.values():
         part = PART.fullmatch(group[0])
         if part and len(group) != int(part[3]):
-            raise HubError(f"{group[0]}: expected {int(part[3])} parts of the split file, found {len(group)}")
+            raise Unavailable(f"{group[0]}: expected {int(part[3])} parts of the split file, found {len(group)}")
     return list(groups.values())
 
 
@@ -52,10 +52,10 @@ def choose(names: Iterable[str], wanted: str | None, where: str, drafter: bool =
     kind = "drafter" if drafter else "model"
     offered = sorted({quant_of(g[0]) or g[0] for g in groups if is_sidecar(g[0]) == drafter})
     if not groups:
-        raise HubError(f"{where}: expected GGUF files, found none")
+        raise Unavailable(f"{where}: expected GGUF files, found none")
     if not offered:
-        raise HubError(f"{where}: expected a {kind}, found only {'models' if drafter else 'drafters'}: {', '.join(g[0] for g in groups[:4])}")
-    raise HubError(f"{where}: expected a {kind} {wanted or 'of a usual quantization'}, found {', '.join(offered)}")
+        raise Unavailable(f"{where}: expected a {kind}, found only {'models' if drafter else 'drafters'}: {', '.join(g[0] for g in groups[:4])}")
+    raise Unavailable(f"{where}: expected a {kind} {wanted or 'of a usual quantization'}, found {', '.join(offered)}")
 
 
 def _matching(groups: list[list[str]], wanted: str, drafter: bool) -> list[list[str]]:

@@ -3,6 +3,12 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
+from ..errors import HubError
+
+
+class Unavailable(HubError):
+    """A repository does not offer what was looked for: another may."""
+
 
 @dataclass(frozen=True)
 class Resolved:

@@ -143,8 +143,12 @@ class Network:
         y = x / np.sqrt((x * x).mean(-1, keepdims=True) + self.dtype(self.eps))
         return y if weight is None else y * self.file[weight]
 
+    def meets(self, x, name, matrix=0):
+        """For subclasses that look on: rows x (T, n) meet a matrix of tensor `name`, before they are rounded."""
+
     def linear(self, x, name, planes=1):
         """planes=2: activations are rounded as int8 blocks, and what that leaves once more."""
+        self.meets(x, name)
         if self.act8 and self.file.quantised(name):
             first = round_int8(x)
             x = first + round_int8(x - first) if planes == 2 else first
@@ -222,8 +226,12 @@ class Target(Network):
         out, down = np.zeros_like(x), b + "ffn_down_exps.weight"
         for t in range(len(x)):
             for rank, e in enumerate(best[t]):
+                for m in names:
+                    self.meets(n[t][None], m, e)
                 gate, up = np.split(np.concatenate([f[m][e] @ rounded(n[t], m) for m in names]), 2)
-                out[t] += w[t, rank] * (f[down][e] @ rounded(gelu(gate) * up, down))
+                h = gelu(gate) * up
+                self.meets(h[None], down, e)
+                out[t] += w[t, rank] * (f[down][e] @ rounded(h, down))
         return self.rms(out, b + "post_ffw_norm_2.weight")
 
     def forward(self, ids):

@@ -1,0 +1,63 @@
+"""pymtp quantize imatrix: an importance matrix, collected by running a model over text."""
+from __future__ import annotations
+
+import math
+import os
+import sys
+
+import click
+
+from .. import base
+
+
+@base.command(examples="""
+pymtp quantize imatrix model-BF16.gguf prose.txt code.txt -o model.imatrix.gguf
+pymtp quantize imatrix model-BF16.gguf prose.txt -o model.imatrix.gguf --pieces 20
+""")
+@click.argument("model", type=click.Path())
+@click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=click.Path())
+@click.option("--output", "-o", required=True, type=click.Path(), help="File to write.")
+@click.option("--piece", default=512, show_default=True, type=click.IntRange(2), help="Tokens of a piece; each starts from an empty cache.")
+@click.option("--pieces", "limit", type=click.IntRange(1), help="At most so many pieces. Default: all.")
+@click.option("--threads", type=click.IntRange(1), help="Default: one per core.")
+@click.option("--force", is_flag=True, help="Replace OUTPUT.")
+@base.json_option
+def command(model: str, texts: tuple[str, ...], output: str, piece: int, limit: int | None, threads: int | None, force: bool, as_json: bool) -> None:
+    """Run MODEL over the files TEXT... (- is standard input) and write the mean squares of what met its weights."""
+    from ... import imatrix
+    from ...errors import ArgumentError, WriteError
+    from ...model import Model
+    from ..progress import bar
+
+    if os.path.exists(output) and not force:  # before minutes of work, and once more when it is written
+        raise WriteError(f"{output}: exists already")
+    contents = [read_text(path) for path in texts]
+    with Model(model, None, threads=threads) as opened:
+        prompts = imatrix.pieces(opened, contents, min(piece, opened.info.context))[:limit]
+        if not prompts:
+            raise ArgumentError("TEXT: expected at least one token, found none")
+        tokens = sum(map(len, prompts))
+        with bar("imatrix", tokens, of_bytes=False) as advance:
+            sums, nll = imatrix.collect(opened, prompts, advance)
+    datasets = [os.path.basename(path) for path in texts]
+    size = imatrix.save(output, sums, datasets, len(prompts), piece, force)
+    unseen = sum(int((s.counts == 0).sum()) for s in sums.values())
+    result = {"output": output, "bytes": size, "tensors": len(sums), "tokens": tokens, "pieces": len(prompts), "unseen": unseen,
+              "perplexity": math.exp(min(nll, 700))}
+    if as_json:
+        base.echo_json(result)
+    else:
+        click.echo(f"{output}: {len(sums)} tensors, {tokens} tokens in {len(prompts)} pieces, perplexity {result['perplexity']:.3f}"
+                   + (f"; {unseen} experts' matrices met no token" if unseen else ""))
+
+
+def read_text(path: str) -> str:
+    from ...errors import ReadError
+
+    try:
+        if path == "-":
+            return sys.stdin.buffer.read().decode("utf-8", "replace")
+        with open(path, encoding="utf-8", errors="replace") as f:
+            return f.read()
+    except OSError as error:
+        raise ReadError(f"{path}: {error.strerror}") from None
