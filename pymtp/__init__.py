@@ -5,13 +5,8 @@
 """
 from ._core import Counters, ModelInfo
 from ._lib import lib, text as _text
-<<<<<<< HEAD
-from .errors import (ArgumentError, CancelledError, ContextError, Error, FormatError, HubError, LibraryError, MismatchError, NonFiniteError,
-                     OutOfMemoryError, ReadError, ResourceError, StateError, UnsupportedError)
-=======
-from .errors import (ArgumentError, CancelledError, ContextError, Error, FormatError, LibraryError, MismatchError, NonFiniteError,
-                     OutOfMemoryError, ReadError, ResourceError, StateError, UnsupportedError, WriteError)
->>>>>>> h-conv
+from .errors import (ArgumentError, CancelledError, ContextError, Error, FormatError, HubError, LibraryError, MismatchError,
+                     NonFiniteError, OutOfMemoryError, ReadError, ResourceError, StateError, UnsupportedError, WriteError)
 from .generate import Chunk, Completion, Options, Stats, TokenLogprob
 from .gguf_file import File
 from .model import Model
@@ -21,6 +16,6 @@ from .tokenizer import Decoder, Tokenizer
 
 __version__ = _text(lib.pymtp_version())
 __all__ = ["ArgumentError", "CancelledError", "ChatChunk", "ChatCompletion", "ChatStream", "Chunk", "Completion", "ContextError",
-           "Counters", "Decoder", "Error", "File", "FormatError", "Generation", "HubError", "LibraryError", "MismatchError", "Model", "ModelInfo",
-           "NonFiniteError", "Options", "OutOfMemoryError", "ReadError", "ResourceError", "Session", "Snapshot", "StateError", "Stats",
+           "Counters", "Decoder", "Error", "File", "FormatError", "Generation", "HubError", "LibraryError", "MismatchError",
+           "Model", "ModelInfo", "NonFiniteError", "Options", "OutOfMemoryError", "ReadError", "ResourceError", "Session", "Snapshot", "StateError", "Stats",
            "TokenLogprob", "Tokenizer", "UnsupportedError", "WriteError", "step"]

@@ -79,15 +79,14 @@ class ResourceError(Error):
     code = -11
 
 
-<<<<<<< HEAD
 class HubError(Error):
     """A model is not known, not on this machine, or could not be fetched or verified."""
-=======
+
+
 class WriteError(Error):
     """A file could not be written; nothing is left under its name."""
 
     code = ReadError.code
->>>>>>> h-conv
 
 
 class LibraryError(Error, ImportError):
