@@ -10,21 +10,20 @@ import re
 from dataclasses import dataclass, field
 from typing import Sequence
 
-from gguf import GGML_QUANT_SIZES, GGMLQuantizationType, LlamaFileType
+from gguf import LlamaFileType
 
+from . import codec
 from .errors import ArgumentError
 from .gguf_file import Tensor
 
 FLOATS = ("F32", "F16", "BF16")
-BLOCKS = ("Q8_0", "Q4_0", "Q4_1", "Q5_0", "Q5_1", "Q2_K", "Q3_K", "Q4_K", "Q5_K", "Q6_K", "IQ4_NL", "IQ4_XS")
-ENCODABLE = FLOATS + BLOCKS  # what pymtp.codec writes
-DECODABLE = ENCODABLE + ("MXFP4",)
+DECODABLE = tuple(codec.types())  # what pymtp.codec reads and writes
 FALLBACK = {"Q2_K": "IQ4_NL", "Q3_K": "IQ4_NL", "IQ4_XS": "IQ4_NL", "Q4_K": "Q5_0", "Q5_K": "Q5_1", "Q6_K": "Q8_0"}
 
 KEPT = ("v.", "a.", "mm.")  # encoders: not loaded, copied as they are
 ROUTER = "ffn_gate_inp.weight"
 # Small, and what they decide or feed is not repaired later: at least 16 bits.
-SENSITIVE = ("per_layer_model_proj.weight", "masked_embd_centroids.weight")
+SENSITIVE = ("per_layer_model_proj.weight", "centroids.weight")
 
 
 @dataclass(frozen=True)
@@ -65,13 +64,9 @@ def file_type(name: str) -> int:
     return int(LlamaFileType["ALL_F32" if name == "F32" else f"MOSTLY_{name}"])
 
 
-def block_values(kind: str) -> int:
-    return GGML_QUANT_SIZES[GGMLQuantizationType[kind]][0]
-
-
 def fitting(kind: str, cols: int) -> str:
     """The type itself where rows of `cols` values can have it, else its fallback."""
-    while cols % block_values(kind):
+    while cols % codec.block_values(kind):
         kind = FALLBACK.get(kind, "F16")
     return kind
 
@@ -106,8 +101,10 @@ def choose(mix: Mix, tensor: Tensor, names: set[str], layers: int) -> str:
     """The type of a tensor under a mix; what is no matrix of the network keeps its own."""
     if tensor.type not in DECODABLE or tensor.name.startswith(KEPT):
         return tensor.type
-    if len(tensor.dims) < 2 or tensor.name.endswith(ROUTER) or not tensor.name.endswith(".weight"):
+    if len(tensor.dims) < 2 or tensor.name.endswith(ROUTER):
         return "F32"
+    if not tensor.name.endswith(".weight"):
+        return tensor.type
     if tensor.name.endswith(SENSITIVE):
         return mix.main if mix.main in FLOATS else "F16" if tensor.type == "F32" else tensor.type
     role, layer = role_of(tensor, names), layer_of(tensor.name)
@@ -125,8 +122,8 @@ def parse_overrides(texts: Sequence[str]) -> list[tuple[str, str]]:
         pattern, equals, kind = text.rpartition("=")
         if not equals or not pattern:
             raise ArgumentError(f"--tensor {text}: expected PATTERN=TYPE")
-        if kind.upper() not in ENCODABLE:
-            raise ArgumentError(f"--tensor {text}: type: expected one of {', '.join(ENCODABLE)}, found {kind}")
+        if kind.upper() not in DECODABLE:
+            raise ArgumentError(f"--tensor {text}: type: expected one of {', '.join(DECODABLE)}, found {kind}")
         out.append((pattern, kind.upper()))
     return out
 

@@ -149,17 +149,12 @@ def slices(file: File, c: Change, threads: int) -> Iterator[Any]:
         weights = c.importance.mean(matrix) if c.importance else None
         for first in range(0, rows, step):
             n = min(step, rows - first)
-            raw = np.empty(n * each, np.uint8)
+            raw = np.empty((n, each), np.uint8)
             file.read(c.index, (matrix * rows + first) * each, raw)
-            yield recoded(c, raw, n, weights, threads)
-
-
-def recoded(c: Change, raw: np.ndarray, rows: int, weights: np.ndarray | None, threads: int) -> np.ndarray:
-    try:
-        values = codec.decode(c.tensor.type, raw).reshape(rows, c.tensor.dims[0])
-        return codec.encode(c.type, values, importance=weights, threads=threads)
-    except Error as error:
-        raise type(error)(f"tensor '{c.tensor.name}': {error}") from None
+            try:
+                yield codec.encode(c.type, codec.decode(c.tensor.type, raw, threads), weights, threads)
+            except Error as error:
+                raise type(error)(f"tensor '{c.tensor.name}', rows from {matrix * rows + first} on: {error}") from None
 
 
 def copied(file: File, c: Change) -> Iterator[bytearray]:

@@ -15,7 +15,11 @@ static const float *normed(pm_cpu *c, const float *x, size_t cols, const pm_buf 
 
 void pm_cpu_tap_rows(pm_cpu *c, const float *x, size_t stride, size_t n, size_t cols, const pm_buf *norm, const pm_meets *meets) {
     pm_tap_sums *sums[PM_MEETS];
-    for (size_t i = 0; i < PM_MEETS; i++) sums[i] = meets->w[i] ? sums_of(c, meets->w[i], 1) : NULL;
+    for (size_t i = 0; i < PM_MEETS; i++) {
+        sums[i] = meets->w[i] ? sums_of(c, meets->w[i], 1) : NULL;
+        for (size_t k = 0; k < i; k++)
+            if (sums[k] == sums[i]) sums[i] = NULL; /* parts of one tensor, whose rows meet it once */
+    }
     for (size_t r = 0; r < n; r++) {
         const float *row = normed(c, x + r * stride, cols, norm);
         for (size_t i = 0; i < PM_MEETS; i++)

@@ -89,19 +89,6 @@ float pm_encode_limit(pm_format_id id) {
     }
 }
 
-/* Index of the first value that is no number of magnitude `limit` or less; n if there is none. */
-static size_t first_beyond(const float *x, size_t n, float limit) {
-    const int32_t most = (int32_t)pm_f32_bits(limit);
-    for (size_t i = 0; i < n; i += 1024) {
-        const size_t end = n - i < 1024 ? n : i + 1024;
-        int32_t bad = 0;
-        for (size_t k = i; k < end; k++) bad |= (int32_t)(pm_f32_bits(x[k]) & 0x7fffffffu) > most;
-        for (size_t k = i; bad && k < end; k++)
-            if ((int32_t)(pm_f32_bits(x[k]) & 0x7fffffffu) > most) return k;
-    }
-    return n;
-}
-
 typedef struct check_job {
     const float *x;
     float limit;
@@ -110,7 +97,7 @@ typedef struct check_job {
 
 static void check_values(void *context, size_t begin, size_t end, int thread) {
     check_job *job = context;
-    const size_t at = begin + first_beyond(job->x + begin, end - begin, job->limit);
+    const size_t at = begin + pm_encoder_best()->first_beyond(job->x + begin, end - begin, job->limit);
     if (at < end && at < job->first[thread]) job->first[thread] = at;
 }
 

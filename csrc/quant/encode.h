@@ -18,6 +18,7 @@ typedef struct pm_encode_run {
 typedef struct pm_encoder {
     const char *name;
     int (*supported)(void);
+    size_t (*first_beyond)(const float *x, size_t n, float limit); /* index of the first value that is not finite or larger; n: none */
     void (*const *encode)(const pm_encode_run *run); /* (PM_FORMAT_COUNT), by pm_format_id */
 } pm_encoder;
 

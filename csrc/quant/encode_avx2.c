@@ -7,7 +7,7 @@
 #include "quant/encode_all.inc"
 
 const pm_encoder *pm_encoder_avx2(void) {
-    static const pm_encoder encoder = {"avx2", pm_cpu_has_avx2, encode_functions};
+    static const pm_encoder encoder = {"avx2", pm_cpu_has_avx2, first_beyond, encode_functions};
     return &encoder;
 }
 #else

@@ -7,7 +7,7 @@
 #include "quant/encode_all.inc"
 
 const pm_encoder *pm_encoder_avx512(void) {
-    static const pm_encoder encoder = {"avx512", pm_cpu_has_avx512, encode_functions};
+    static const pm_encoder encoder = {"avx512", pm_cpu_has_avx512, first_beyond, encode_functions};
     return &encoder;
 }
 #else

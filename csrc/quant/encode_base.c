@@ -4,6 +4,6 @@
 static int always(void) { return 1; }
 
 const pm_encoder *pm_encoder_base(void) {
-    static const pm_encoder encoder = {"base", always, encode_functions};
+    static const pm_encoder encoder = {"base", always, first_beyond, encode_functions};
     return &encoder;
 }

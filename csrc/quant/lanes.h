@@ -69,6 +69,14 @@ static inline vf vf_round(vf a) { return (a + 12582912.0f) - 12582912.0f; }
 static inline vf vf_inverse(vf a) { return vf_pick(vf_abs(a), (vf){0}, 1.0f / a, (vf){0}); }
 static inline vi vi_of(vf a) { return __builtin_convertvector(a, vi); } /* of integers */
 
+/* To the nearest half, ties to even, as its 16 bits (pm_f32_to_f16), and back; of finite values that a half can hold. */
+static inline vi vf_to_half(vf v) {
+    const vi a = (vi)v & 0x7fffffff, tiny = a < 0x38800000; /* below 2^-14 halves are 2^-24 apart, as floats are from 0.5 to 1 */
+    const vi subnormal = (vi)((vf)a + 0.5f) - 0x3f000000, normal = (a - 0x38000000 + 0xfff + (a >> 13 & 1)) >> 13;
+    return (tiny & subnormal) | (~tiny & normal) | ((vi)v >> 16 & 0x8000);
+}
+static inline vf vf_from_half(vi h) { return (vf)((vi)((vf)((h & 0x7fff) << 13) * 0x1p112f) | (h & 0x8000) << 16); }
+
 /* Four rows of four to their transpose, `step` floats apart. */
 static inline void transpose4(const float *a, const float *b, const float *c, const float *d, float *out, int step) {
 #if defined(__SSE2__)

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from .types import Entry, Removal, Resolved
 
 if TYPE_CHECKING:
-    from .catalogue import Model
+    from .known import Model
     from .progress import Progress
 
 
@@ -24,7 +24,7 @@ def resolve(reference: str, drafter: str | None = "auto", offline: bool | None =
 
     drafter: "auto", None for none, or a path or reference of one. One that does not fit is refused with a MismatchError when it
     was named; with "auto" it is passed over and a warning says why. progress: None shows bars when stderr is a terminal."""
-    from .pull import resolve
+    from .pulling import resolve
 
     return resolve(reference, drafter, offline, progress)
 
@@ -32,28 +32,28 @@ def resolve(reference: str, drafter: str | None = "auto", offline: bool | None =
 def pull(reference: str, drafter: str | None = "auto", progress: "Progress | None" = None) -> Resolved:
     """Fetches what a reference names in its newest version, verifies files and pair, and records it. Continues what was
     interrupted; fetches nothing that is here. A local path is only checked."""
-    from .pull import pull
+    from .pulling import pull
 
     return pull(reference, drafter, progress)
 
 
 def installed() -> list[Entry]:
     """The pulled models, by name. Never touches the network."""
-    from .installed import installed
+    from .records import installed
 
     return installed()
 
 
 def remove(name: str) -> Removal:
     """What removing a pulled model would delete: only files that no other name uses. Nothing is deleted before its execute()."""
-    from .installed import plan_removal
+    from .records import plan_removal
 
     return plan_removal(name)
 
 
 def catalogue() -> "list[Model]":
     """The models known by name: the package's catalogue.json, with entries of the user's file added or in their place."""
-    from .catalogue import load
+    from .known import load
 
     return load()
 

@@ -6,7 +6,7 @@ import re
 from dataclasses import dataclass
 
 from ..errors import ArgumentError, HubError
-from .catalogue import REPO, KnownModel, find, unknown
+from .known import REPO, KnownModel, find, unknown
 
 PREFIX = re.compile(r"(?:https?://)?(?:hf\.co|huggingface\.co)/|hf:(?://)?", re.I)
 

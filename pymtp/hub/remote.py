@@ -26,7 +26,6 @@ try:  # the HTTP client of huggingface_hub, which comes with it: httpx2 since it
 except ImportError:
     import httpx  # type: ignore[no-redef]
 
-CHUNK = 1 << 20
 COMMIT = re.compile(r"[0-9a-f]{40}")
 CHECKSUM = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
@@ -148,7 +147,7 @@ def content(file: RemoteFile, offset: int) -> Iterator[Iterator[bytes]]:
     with _explained(file.label), get_session().stream("GET", location, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
                                                        follow_redirects=True) as response:
         _check_answer(file, offset, response)
-        yield response.iter_bytes(CHUNK)
+        yield response.iter_bytes()
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:

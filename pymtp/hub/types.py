@@ -64,6 +64,6 @@ class Removal:
     record: str
 
     def execute(self) -> None:
-        from .installed import execute
+        from .records import execute
 
         execute(self)

@@ -9,8 +9,8 @@ from dataclasses import dataclass, replace
 from huggingface_hub import constants
 
 from ..errors import ArgumentError, FormatError, HubError, MismatchError, ReadError, UnsupportedError
-from . import cache, converted, installed, pairs, remote
-from .catalogue import DrafterSource, KnownModel, load
+from . import cache, converted, pairs, records, remote
+from .known import DrafterSource, KnownModel, load
 from .download import fetch
 from .progress import Progress, automatic
 from .reference import Known, Local, Reference, Repository, parse
@@ -24,7 +24,7 @@ def resolve(reference: str, drafter: str | None, offline: bool | None, progress:
     ref = parse(reference, models)
     if isinstance(ref, Local):
         return _with_drafter(_local(ref.path, drafter == "auto"), drafter, models, offline, progress)
-    found = installed.find(ref.name)
+    found = records.find(ref.name)
     if not found:
         if constants.HF_HUB_OFFLINE if offline is None else offline:
             raise HubError(f"{reference}: not on this machine, and offline")
@@ -126,7 +126,7 @@ class Pull:
         for choice in [target, *([first] if first else [])]:
             cache.write_ref(choice.listing.repo, choice.listing.commit)
         out = self._resolved(target, first, drafter if first else None)
-        installed.record(out, [str(cache.pointer(f)) for f in first.files] if first and first.convert else [])
+        records.record(out, [str(cache.pointer(f)) for f in first.files] if first and first.convert else [])
         return out
 
     def _resolved(self, target: Choice, choice: Choice | None, drafter: str | None) -> Resolved:

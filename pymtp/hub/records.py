@@ -80,7 +80,7 @@ def installed() -> list[Entry]:
 
 def plan_removal(name: str) -> Removal:
     """What removing would delete. Blobs go with the last link to them in their repository's snapshots."""
-    from .catalogue import load
+    from .known import load
     from .reference import parse
 
     records = {values["name"]: values for values in _all()}

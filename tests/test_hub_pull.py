@@ -1,0 +1,450 @@
+"""Pulling from a server that speaks the Hub's protocol, with huggingface_hub as it is: what arrives, what is continued, what is
+refused, and what is never sent."""
+import contextlib
+import hashlib
+import json
+import os
+import pathlib
+import random
+import shutil
+import subprocess
+import sys
+import threading
+import time
+
+import pytest
+
+import huggingface_hub
+from hub_server import HubServer
+from pymtp import Error, HubError, hub
+from pymtp.hub import cache, download, remote
+from pymtp.hub.progress import Progress
+
+CHILD = """
+import dataclasses, json, sys
+import pymtp.hub
+try:
+    print(json.dumps(dataclasses.asdict(getattr(pymtp.hub, sys.argv[1])(sys.argv[2]))))
+except pymtp.Error as error:
+    sys.exit(f"pymtp: {error}")
+"""
+
+
+@pytest.fixture
+def server():
+    with HubServer() as running:
+        yield running
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, server):
+    """An empty machine whose Hub is the server, for this process and those it starts."""
+    constants = huggingface_hub.constants
+    monkeypatch.setattr(constants, "ENDPOINT", server.url)
+    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
+    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
+    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
+    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    monkeypatch.setattr(download, "PATIENCE", 0.01)
+    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "PYMTP_CATALOGUE"):
+        monkeypatch.delenv(name, raising=False)
+    for name, value in {"HF_ENDPOINT": server.url, "HF_HOME": tmp_path / "hf", "HF_HUB_DISABLE_XET": 1, "PYMTP_HOME": tmp_path / "pymtp",
+                        "XDG_CONFIG_HOME": tmp_path / "config"}.items():
+        monkeypatch.setenv(name, str(value))
+    return tmp_path
+
+
+@pytest.fixture(scope="module")
+def pair(data):
+    return (data / "trained-py.gguf").read_bytes(), (data / "trained-py-drafter.gguf").read_bytes()
+
+
+@pytest.fixture
+def small(server, data):
+    """A repository with a pair, in the structure of E2B."""
+    return server.add("user/small-GGUF", {"small-F32.gguf": (data / "tiny-e2b.gguf").read_bytes(), "mtp-small.gguf": (data / "tiny-e2b-drafter.gguf").read_bytes(),
+                                          "mmproj-small.gguf": b"GGUF" * 2000, "README.md": b"# small"})
+
+
+def start(function, reference, **env):
+    return subprocess.Popen([sys.executable, "-c", CHILD, function, reference], stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True,
+                            env=os.environ | env)
+
+
+def run(function, reference, **env):
+    child = start(function, reference, **env)
+    out, err = child.communicate(timeout=120)
+    return child.returncode, out, err
+
+
+def noise(n, seed=0):
+    return random.Random(seed).randbytes(n)
+
+
+def files(server, name, contents, **options):
+    """Adds a repository and returns its files as remote.listing does."""
+    server.add(name, contents, **options)
+    return list(remote.listing(name).files.values())
+
+
+def blobs():
+    """Names and contents under blobs, of all repositories."""
+    return {p.name: p.read_bytes() for p in cache.root().glob("models--*/blobs/*")}
+
+
+def assert_sound():
+    """Every blob with a final name has the content that its name says; no snapshot points nowhere."""
+    for name, content in blobs().items():
+        if not name.endswith(".incomplete"):
+            git = hashlib.sha1(b"blob %d\0" % len(content) + content).hexdigest()
+            assert name in (hashlib.sha256(content).hexdigest(), git)
+    for path in cache.root().glob("models--*/snapshots/**/*"):
+        assert path.exists(), path
+
+
+# ---- what arrives ----
+
+
+def test_pull(home, server, small):
+    got = hub.pull("hf.co/user/small-GGUF:F32")
+    root = cache.snapshot("user/small-GGUF", small.commit)
+    assert (got.target, got.drafter) == (str(root / "small-F32.gguf"), str(root / "mtp-small.gguf"))
+    assert (got.repo, got.commit, got.drafter_commit, got.quant, got.licence, got.warnings) == ("user/small-GGUF", small.commit, small.commit, "F32", "apache-2.0", [])
+    assert got.bytes == sum(len(small.files[n]) for n in ("small-F32.gguf", "mtp-small.gguf")) == sum(map(len, blobs().values()))
+    assert_sound()
+    assert pathlib.Path(got.target).read_bytes() == small.files["small-F32.gguf"]
+    # huggingface_hub finds the same files, without asking
+    found = huggingface_hub.hf_hub_download("user/small-GGUF", "small-F32.gguf", local_files_only=True, cache_dir=cache.root())
+    assert os.path.realpath(found) == os.path.realpath(got.target)
+    assert not list(huggingface_hub.scan_cache_dir(cache.root()).warnings)
+    before = len(server.requests)
+    assert hub.resolve("user/small-GGUF:f32") == got and hub.resolve("hf:user/small-GGUF:F32", offline=True) == got
+    assert len(server.requests) == before
+    server.sent.clear()
+    assert hub.pull("user/small-GGUF:F32") == got and not server.sent
+
+
+def test_files_of_another_tool_are_used(home, server, small):
+    huggingface_hub.hf_hub_download("user/small-GGUF", "small-F32.gguf", cache_dir=cache.root())
+    server.sent.clear()
+    hub.pull("user/small-GGUF:F32")
+    assert set(server.sent) == {"mtp-small.gguf"}
+
+
+def test_new_commit(home, server, small):
+    old = hub.pull("user/small-GGUF:F32")
+    server.sent.clear()
+    new = server.add("user/small-GGUF", small.files | {"README.md": b"# changed"})
+    assert hub.resolve("user/small-GGUF:F32") == old
+    got = hub.pull("user/small-GGUF:F32")
+    assert got.commit == new.commit != old.commit and not server.sent and os.path.realpath(got.target) == os.path.realpath(old.target)
+
+
+def test_environment_and_offline(home, server, small):
+    """As a program: the Hub's variables count, nothing is written where there is no terminal, and afterwards no network is needed."""
+    code, out, err = run("resolve", "user/small-GGUF:F32", HF_HUB_OFFLINE="1")
+    assert code == 1 and err == "pymtp: user/small-GGUF:F32: not on this machine, and offline\n"
+    code, out, err = run("pull", "user/small-GGUF:F32", HF_HUB_OFFLINE="1")
+    assert code == 1 and err == "pymtp: user/small-GGUF: offline, as HF_HUB_OFFLINE says\n"
+    assert not server.requests
+    code, out, err = run("resolve", "user/small-GGUF:F32")
+    assert (code, err) == (0, "") and json.loads(out)["target"].startswith(str(home / "hf" / "hub"))
+    asked = len(server.requests)
+    assert run("resolve", "user/small-GGUF:F32", HF_HUB_OFFLINE="1") == (0, out, "")
+    assert run("resolve", "user/small-GGUF:F32", HF_ENDPOINT="http://127.0.0.1:9") == (0, out, "")
+    assert len(server.requests) == asked
+
+
+def test_small_files_by_git_checksum(home, server):
+    download.fetch(files(server, "user/text", {"config.json": b'{"a": 1}', "deep/er/x.txt": b"", "big.bin": noise(5000)}), Progress())
+    assert_sound()
+    assert sorted(map(len, blobs())) == [40, 40, 64]
+
+
+# ---- interrupted ----
+
+
+def test_cut_connections(home, server):
+    content = noise(3_000_000)
+    wanted = files(server, "user/data", {"data.bin": content, "note.txt": b"small" * 100})
+    server.cut = {"data.bin": [0, 1, 1_000_000, 0, 0, 0, 500_000], "note.txt": [0, 100]}
+    server.status = {"data.bin": [503, 403]}
+    download.fetch(wanted, Progress())
+    assert_sound()
+    assert server.sent["data.bin"] == len(content)  # nothing twice
+    assert [r["range"] for r in server.asked("content", "data.bin")][-1] is not None
+
+
+def test_cut_again_and_again(home, server):
+    wanted = files(server, "user/data", {"data.bin": noise(100_000)})
+    server.cut = {"data.bin": [50_000] + [0] * 20}
+    with pytest.raises(HubError, match="user/data/data.bin: the connection fails again and again: "):
+        download.fetch(wanted, Progress())
+    assert [name.endswith(".pymtp.incomplete") for name in blobs()] == [True]
+    server.cut.clear()
+    download.fetch(wanted, Progress())
+    assert server.sent["data.bin"] == 100_000
+    assert_sound()
+
+
+def test_server_without_ranges(home, server):
+    wanted = files(server, "user/data", {"data.bin": noise(200_000)})
+    server.cut, server.ignore_range = {"data.bin": [100_000]}, {"data.bin"}
+    download.fetch(wanted, Progress())
+    assert_sound()
+
+
+@pytest.mark.parametrize("left", ["nothing", "a part", "all", "too much", "rubbish"])
+def test_what_a_dead_pull_left(home, server, left):
+    content = noise(100_000)
+    wanted = files(server, "user/data", {"data.bin": content})
+    begun = {"nothing": b"", "a part": content[:60_000], "all": content, "too much": content + b"x", "rubbish": noise(50_000, 1)}[left]
+    cache.partial(wanted[0]).parent.mkdir(parents=True)
+    cache.partial(wanted[0]).write_bytes(begun)
+    download.fetch(wanted, Progress())
+    assert set(blobs()) == {wanted[0].checksum}
+    assert_sound()
+    assert server.sent.get("data.bin", 0) == {"nothing": 100_000, "a part": 40_000, "all": 0, "too much": 100_000, "rubbish": 150_000}[left]
+
+
+def test_blob_without_link_and_blob_that_was_cut(home, server):
+    content = noise(100_000)
+    (wanted,) = files(server, "user/data", {"data.bin": content})
+    cache.blob(wanted).parent.mkdir(parents=True)
+    cache.blob(wanted).write_bytes(content)
+    download.fetch([wanted], Progress())
+    assert not server.sent and cache.pointer(wanted).read_bytes() == content
+    os.truncate(cache.blob(wanted), 70_000)
+    download.fetch([wanted], Progress())
+    assert cache.pointer(wanted).read_bytes() == content
+
+
+def test_killed_at_many_points(home, server, pair):
+    """kill -9 while content flows, again and again; each pull continues where the one before was killed."""
+    server.add("user/pair-GGUF", {"pair-Q8_0.gguf": pair[0], "mtp-pair.gguf": pair[1]})
+    server.rate, total = 12_000_000, len(pair[0]) + len(pair[1])
+    for share in (0.05, 0.3, 0.6, 0.9):
+        child = start("pull", "user/pair-GGUF:Q8_0")
+        deadline = time.monotonic() + 60
+        while sum(server.sent.values()) < share * total and child.poll() is None and time.monotonic() < deadline:
+            time.sleep(0.005)
+        assert child.poll() is None
+        child.kill()
+        child.communicate()
+        assert_sound()
+        assert not hub.installed()
+        with pytest.raises(HubError, match="not on this machine"):
+            hub.resolve("user/pair-GGUF:Q8_0", offline=True)
+    server.rate = None
+    code, out, err = run("pull", "user/pair-GGUF:Q8_0")
+    assert (code, err) == (0, "") and pathlib.Path(json.loads(out)["target"]).read_bytes() == pair[0]
+    assert total <= sum(server.sent.values()) <= 1.2 * total  # what was on its way at each kill comes again; 2.85 times if begun afresh
+    assert_sound()
+
+
+def test_two_pulls_at_once(home, server, pair):
+    server.add("user/pair-GGUF", {"pair-Q8_0.gguf": pair[0], "mtp-pair.gguf": pair[1]})
+    server.rate = 20_000_000
+    children = [start("pull", "user/pair-GGUF:Q8_0") for _ in range(2)]
+    outputs = [child.communicate(timeout=120) for child in children]
+    assert [c.returncode for c in children] == [0, 0] and outputs[0] == outputs[1]
+    assert server.sent == {"pair-Q8_0.gguf": len(pair[0]), "mtp-pair.gguf": len(pair[1])}
+    assert_sound()
+
+
+def test_killed_while_another_waits(home, server):
+    """The lock of a dead pull is free at once; who waited for it goes on with what it left."""
+    (wanted,) = files(server, "user/data", {"data.bin": noise(400_000)})
+    stop, entered = threading.Event(), threading.Event()
+    with cache.locked(wanted, stop):
+        thread = threading.Thread(target=lambda: (download.fetch([wanted], Progress()), entered.set()), daemon=True)
+        thread.start()
+        assert not entered.wait(0.3) and not server.sent
+    assert entered.wait(30)
+    assert_sound()
+
+
+def test_an_error_stops_the_others(home, server):
+    wanted = files(server, "user/data", {"bad.bin": noise(50_000), "slow.bin": noise(4_000_000, 2)})
+    server.rate, server.corrupt = 1_000_000, {"bad.bin"}
+    before = time.monotonic()
+    with pytest.raises(HubError, match="bad.bin: expected SHA-256"):
+        download.fetch(wanted, Progress())
+    assert time.monotonic() - before < 3  # slow.bin takes 4 seconds
+
+
+# ---- refused ----
+
+
+def test_corrupted_content(home, server):
+    content = {"data.bin": noise(50_000), "note.txt": b"a note"}
+    for path, kind in (("data.bin", "SHA-256"), ("note.txt", "git SHA-1")):
+        (wanted,) = files(server, f"user/{path}", {path: content[path]})
+        server.corrupt = {path}
+        with pytest.raises(HubError, match=f"{path}: expected {kind} {wanted.checksum}, found [0-9a-f]+: removed"):
+            download.fetch([wanted], Progress())
+        assert not blobs() and not list(cache.root().rglob("snapshots/*/*"))
+        server.corrupt = set()
+        download.fetch([wanted], Progress())
+        assert_sound()
+        shutil.rmtree(cache.root())
+
+
+def test_corrupted_pull_leaves_no_name(home, server, small):
+    server.corrupt = {"small-F32.gguf"}
+    with pytest.raises(HubError, match="expected SHA-256"):
+        hub.pull("user/small-GGUF:F32")
+    assert not hub.installed()
+
+
+@pytest.mark.parametrize("offer, text", [(("0" * 64, None), "listed with checksum [0-9a-f]{64}, offered with 0{64}"),
+                                         ((None, 49_999), "listed with 50000 bytes, offered with 49999"),
+                                         ((None, 1 << 40), "listed with 50000 bytes, offered with 1099511627776")])
+def test_contradicting_mirror(home, server, offer, text):
+    (wanted,) = files(server, "user/data", {"data.bin": noise(50_000)})
+    server.offer = {"data.bin": (offer[0] or wanted.checksum, offer[1] or wanted.size)}
+    with pytest.raises(HubError, match=text):
+        download.fetch([wanted], Progress())
+    assert not [b for b in blobs() if not b.endswith(".incomplete")]
+
+
+@pytest.mark.parametrize("size", [40_000, 60_000])
+def test_mirror_that_lies_about_the_size(home, server, size):
+    """In listing and resolve alike; the content tells."""
+    def lie(out):
+        for sibling in out["siblings"]:
+            sibling["size"] = sibling["lfs"]["size"] = size
+        return out
+
+    server.add("user/data", {"data.bin": noise(50_000)})
+    server.listing = lie
+    wanted = list(remote.listing("user/data").files.values())
+    server.offer = {"data.bin": (wanted[0].checksum, size)}
+    with pytest.raises(HubError, match=f"listed with {size} bytes, offered with 50000"):
+        download.fetch(wanted, Progress())
+
+
+BAD_LISTINGS = [
+    ({"sha": "main"}, "commit 'main'"), ({"sha": None}, "commit None"),
+    ({"siblings": [{"rfilename": "../../x", "size": 1, "blobId": "0" * 40}]}, "file name '../../x'"),
+    ({"siblings": [{"rfilename": "/etc/x", "size": 1, "blobId": "0" * 40}]}, "file name '/etc/x'"),
+    ({"siblings": [{"rfilename": "a", "size": -1, "blobId": "0" * 40}]}, "size -1"),
+    ({"siblings": [{"rfilename": "a", "size": 1, "blobId": "../../../x"}]}, "checksum '../../../x'"),
+    ({"siblings": [{"rfilename": "a"}]}, "size None"), ({"siblings": [{"size": 3}]}, "KeyError"),
+]
+
+
+@pytest.mark.parametrize("change, text", BAD_LISTINGS, ids=[t for _, t in BAD_LISTINGS])
+def test_bad_listings(home, server, change, text):
+    server.add("user/data", {"a": b"x"})
+    server.listing = lambda out: out | change
+    with pytest.raises(HubError) as error:
+        remote.listing("user/data")
+    assert "user/data: 127.0.0.1" in str(error.value) and text in str(error.value) and "\n" not in str(error.value)
+
+
+def test_no_space(home, server, monkeypatch):
+    wanted = files(server, "user/data", {"data.bin": noise(50_000)})
+    monkeypatch.setattr(download.shutil, "disk_usage", lambda path: shutil._ntuple_diskusage(10**6, 10**6, 40_000))
+    with pytest.raises(HubError, match="expected 0.0 MiB of free space, found 0.0 MiB"):
+        download.fetch(wanted, Progress())
+    assert not server.sent and not cache.root().exists()
+    cache.partial(wanted[0]).parent.mkdir(parents=True)
+    cache.partial(wanted[0]).write_bytes(noise(50_000)[:20_000])
+    download.fetch(wanted, Progress())
+    assert_sound()
+
+
+def test_full_disk(home, server, monkeypatch):
+    """A disk that fills up while content arrives; with more space the pull continues."""
+    place = home / "disk"
+    place.mkdir()
+    mounted = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", place], capture_output=True, text=True)
+    if mounted.returncode:
+        pytest.skip("mounting a tmpfs takes root") if os.geteuid() else pytest.fail(mounted.stderr)
+    try:
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", str(place / "hub"))
+        wanted = files(server, "user/data", {"data.bin": noise(3_000_000)})
+        with pytest.raises(HubError, match="expected 2.9 MiB of free space, found"):
+            download.fetch(wanted, Progress())
+        assert not server.sent
+        with monkeypatch.context() as patch:
+            patch.setattr(download, "check_space", lambda files: None)
+            with pytest.raises(HubError, match="No space left on device"):
+                download.fetch(wanted, Progress())
+        assert [name.endswith(".incomplete") for name in blobs()] == [True]
+        subprocess.run(["mount", "-o", "remount,size=8m", place], check=True)
+        server.sent.clear()
+        download.fetch(wanted, Progress())
+        assert_sound()
+        assert server.sent["data.bin"] < 2_500_000
+    finally:
+        subprocess.run(["umount", place], check=True)
+
+
+# ---- access ----
+
+
+def test_token_stays_with_the_hub(home, server, small, monkeypatch):
+    server.tokens = {"hf_secret": {"user/private"}}
+    monkeypatch.setenv("HF_TOKEN", "hf_secret")
+    server.add("user/private", {"data.bin": noise(50_000), "note.txt": b"a note"}, private=True)
+    server.cut, server.bounce = {"data.bin": [10_000]}, {"note.txt"}
+    download.fetch(list(remote.listing("user/private").files.values()), Progress())
+    assert_sound()
+    assert {r["authorization"] for r in server.asked("hub")} == {"Bearer hf_secret"}
+    assert len(server.asked("content", "data.bin")) == 2 and len(server.asked("content", "note.txt")) == 1
+    assert {r["authorization"] for r in server.asked("content")} == {None}
+
+
+ACCESS = [  # token, repository, text
+    (None, "user/missing", "user/missing: no such repository at HOST, or private: then set HF_TOKEN or run `hf auth login`"),
+    ("hf_good", "user/missing", "user/missing: no such repository at HOST, or your token has no access"),
+    (None, "user/private", "user/private: no such repository at HOST, or private: then set HF_TOKEN or run `hf auth login`"),
+    ("hf_wrong", "user/small-GGUF", "user/small-GGUF: HOST refuses the token (HF_TOKEN, or that of `hf auth login`)"),
+    (None, "user/gated", "user/gated: gated: accept its terms at http://HOST/user/gated, then set HF_TOKEN or run `hf auth login`"),
+    ("hf_other", "user/gated", "user/gated: gated: accept its terms at http://HOST/user/gated with the account of your token"),
+]
+
+
+@pytest.mark.parametrize("token, repo, text", ACCESS, ids=[f"{t}-{r}" for t, r, _ in ACCESS])
+def test_access(home, server, small, monkeypatch, token, repo, text):
+    server.tokens = {"hf_good": {"user/private", "user/gated"}, "hf_other": set()}
+    server.add("user/private", small.files, private=True)
+    server.add("user/gated", small.files, gated=True)
+    if token:
+        monkeypatch.setenv("HF_TOKEN", token)
+    with pytest.raises(HubError) as error:
+        hub.pull(f"{repo}:F32")
+    assert str(error.value) == text.replace("HOST", server.url.removeprefix("http://"))
+    if repo != "user/missing":
+        monkeypatch.setenv("HF_TOKEN", "hf_good")
+        assert hub.pull(f"{repo}:F32").repo == repo
+
+
+def test_no_network(home, server, monkeypatch):
+    with contextlib.closing(__import__("socket").socket()) as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
+    for endpoint, text in ((f"http://127.0.0.1:{port}", f"user/x: 127.0.0.1:{port}: Connection refused"),
+                           ("http://no.such.host.invalid", "user/x: no.such.host.invalid: unknown host or no network")):
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+        with pytest.raises(HubError) as error:
+            hub.pull("user/x:Q8_0")
+        assert str(error.value) == text
+
+
+@pytest.mark.parametrize("answer", [b"<html>", b"", [], {}, 7], ids=repr)
+def test_server_that_is_no_hub(home, server, answer):
+    server.add("user/x", {"a": b"x"})
+    server.listing = lambda out: answer
+    with pytest.raises(HubError, match="user/x: 127.0.0.1:[0-9]+ does not answer as the Hub does: found "):
+        remote.listing("user/x")
+
+
+@pytest.mark.parametrize("repo", ["a/" + "b" * 100, "a/b--c", "a/b.git"])
+def test_impossible_repositories(home, server, repo):
+    with pytest.raises(Error) as error:
+        hub.pull(f"hf.co/{repo}:Q8_0")
+    assert "\n" not in str(error.value) and not server.asked("content")
