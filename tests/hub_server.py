@@ -22,13 +22,20 @@ Faults, by path in a repository (they act wherever its content is served):
 import hashlib
 import http.server
 import json
+import random
 import re
 import threading
 import time
 import urllib.parse
 
+import huggingface_hub
+
 LFS_FROM = 4096
 PIECE = 1 << 15
+
+
+def noise(n, seed=0):
+    return random.Random(seed).randbytes(n)
 
 
 def git_sha1(content):
@@ -76,6 +83,22 @@ class HubServer:
         for server in (self.hub, self.content):
             server.shutdown()
             server.server_close()
+
+    def environment(self, folder):
+        """Variables for programs: an empty machine in a folder, whose Hub is this server."""
+        return {"HF_ENDPOINT": self.url, "HF_HOME": str(folder / "hf"), "HF_HUB_DISABLE_XET": "1", "PYMTP_HOME": str(folder / "pymtp"),
+                "XDG_CONFIG_HOME": str(folder / "config")}
+
+    def use(self, folder, monkeypatch):
+        """The same for this process, where huggingface_hub has read its variables already, and those that it starts."""
+        constants = huggingface_hub.constants
+        for name, value in {"ENDPOINT": self.url, "HUGGINGFACE_CO_URL_TEMPLATE": self.url + "/{repo_id}/resolve/{revision}/{filename}",
+                            "HF_HUB_CACHE": str(folder / "hf" / "hub"), "HF_TOKEN_PATH": str(folder / "hf" / "token"), "HF_HUB_DISABLE_XET": True}.items():
+            monkeypatch.setattr(constants, name, value)
+        for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "PYMTP_CATALOGUE"):
+            monkeypatch.delenv(name, raising=False)
+        for name, value in self.environment(folder).items():
+            monkeypatch.setenv(name, value)
 
     def add(self, name, files, **options):
         """A repository, or its next commit."""

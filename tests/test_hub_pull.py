@@ -1,21 +1,27 @@
 """Pulling from a server that speaks the Hub's protocol, with huggingface_hub as it is: what arrives, what is continued, what is
 refused, and what is never sent."""
 import contextlib
+import fcntl
 import hashlib
 import json
 import os
 import pathlib
-import random
+import pty
+import re
 import shutil
+import signal
+import socket
+import struct
 import subprocess
 import sys
+import termios
 import threading
 import time
 
 import pytest
 
 import huggingface_hub
-from hub_server import HubServer
+from hub_server import HubServer, noise
 from pymtp import Error, HubError, hub
 from pymtp.hub import cache, download, remote
 from pymtp.hub.progress import Progress
@@ -39,18 +45,8 @@ def server():
 @pytest.fixture
 def home(tmp_path, monkeypatch, server):
     """An empty machine whose Hub is the server, for this process and those it starts."""
-    constants = huggingface_hub.constants
-    monkeypatch.setattr(constants, "ENDPOINT", server.url)
-    monkeypatch.setattr(constants, "HUGGINGFACE_CO_URL_TEMPLATE", server.url + "/{repo_id}/resolve/{revision}/{filename}")
-    monkeypatch.setattr(constants, "HF_HUB_CACHE", str(tmp_path / "hf" / "hub"))
-    monkeypatch.setattr(constants, "HF_TOKEN_PATH", str(tmp_path / "hf" / "token"))
-    monkeypatch.setattr(constants, "HF_HUB_DISABLE_XET", True)
+    server.use(tmp_path, monkeypatch)
     monkeypatch.setattr(download, "PATIENCE", 0.01)
-    for name in ("HF_TOKEN", "HUGGING_FACE_HUB_TOKEN", "HF_HUB_OFFLINE", "HF_HUB_CACHE", "PYMTP_CATALOGUE"):
-        monkeypatch.delenv(name, raising=False)
-    for name, value in {"HF_ENDPOINT": server.url, "HF_HOME": tmp_path / "hf", "HF_HUB_DISABLE_XET": 1, "PYMTP_HOME": tmp_path / "pymtp",
-                        "XDG_CONFIG_HOME": tmp_path / "config"}.items():
-        monkeypatch.setenv(name, str(value))
     return tmp_path
 
 
@@ -75,10 +71,6 @@ def run(function, reference, **env):
     child = start(function, reference, **env)
     out, err = child.communicate(timeout=120)
     return child.returncode, out, err
-
-
-def noise(n, seed=0):
-    return random.Random(seed).randbytes(n)
 
 
 def files(server, name, contents, **options):
@@ -252,6 +244,38 @@ def test_two_pulls_at_once(home, server, pair):
     assert_sound()
 
 
+def test_ctrl_c(home, server, pair):
+    """Ends at once, with what was fetched kept."""
+    server.add("user/pair-GGUF", {"pair-Q8_0.gguf": pair[0], "mtp-pair.gguf": pair[1]})
+    server.rate = 4_000_000
+    child = start("pull", "user/pair-GGUF:Q8_0")
+    deadline = time.monotonic() + 60
+    while sum(server.sent.values()) < 2_000_000 and time.monotonic() < deadline:
+        time.sleep(0.005)
+    before = time.monotonic()
+    child.send_signal(signal.SIGINT)
+    _, err = child.communicate(timeout=60)
+    assert child.returncode != 0 and "KeyboardInterrupt" in err and time.monotonic() - before < 2
+    assert len(blobs()) == 2 and all(name.endswith(".incomplete") and len(content) > 500_000 for name, content in blobs().items())
+
+
+def test_bars_on_a_terminal(home, server, small):
+    main, other = pty.openpty()
+    fcntl.ioctl(other, termios.TIOCSWINSZ, struct.pack("HHHH", 40, 160, 0, 0))
+    child = subprocess.Popen([sys.executable, "-c", CHILD, "pull", "user/small-GGUF:F32"], stdout=subprocess.PIPE, stderr=other, env=os.environ | {"TERM": "xterm"})
+    os.close(other)
+    shown = b""
+    with contextlib.suppress(OSError):  # the end of a terminal
+        while piece := os.read(main, 1 << 16):
+            shown += piece
+    out, _ = child.communicate(timeout=60)
+    os.close(main)
+    assert child.returncode == 0 and json.loads(out)["repo"] == "user/small-GGUF"
+    words = re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", shown.decode())
+    for part in ("user/small-GGUF/small-F32.gguf", "user/small-GGUF/mtp-small.gguf", "MiB", "/s", "0:00:00"):
+        assert part in words
+
+
 def test_killed_while_another_waits(home, server):
     """The lock of a dead pull is free at once; who waited for it goes on with what it left."""
     (wanted,) = files(server, "user/data", {"data.bin": noise(400_000)})
@@ -423,7 +447,7 @@ def test_access(home, server, small, monkeypatch, token, repo, text):
 
 
 def test_no_network(home, server, monkeypatch):
-    with contextlib.closing(__import__("socket").socket()) as free:
+    with contextlib.closing(socket.socket()) as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)

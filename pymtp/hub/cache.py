@@ -83,6 +83,8 @@ def link(file: "RemoteFile") -> pathlib.Path:
 def write_ref(repo: str, commit: str) -> None:
     """Remembers the commit as that of main, for other tools that work offline."""
     path = folder(repo) / "refs" / "main"
+    if path.exists() and path.read_text() == commit:
+        return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"main.{os.getpid()}.incomplete")
     temporary.write_text(commit)

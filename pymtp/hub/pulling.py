@@ -37,8 +37,11 @@ def pull(reference: str, drafter: str | None, progress: Progress | None) -> Reso
     ref = parse(reference, models)
     if isinstance(ref, Local):
         return _with_drafter(_local(ref.path, drafter == "auto"), drafter, models, None, progress)
-    with progress or automatic() as shown:
-        found = Pull(ref, models, shown).run()
+    try:
+        with progress or automatic() as shown:
+            found = Pull(ref, models, shown).run()
+    except OSError as error:
+        raise HubError(f"{error.filename}: {error.strerror}") from None
     return _with_drafter(found, drafter, models, None, progress)
 
 

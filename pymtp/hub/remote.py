@@ -8,6 +8,7 @@ from __future__ import annotations
 import contextlib
 import re
 import socket
+import sys
 import time
 from dataclasses import dataclass
 from typing import Any, Callable, Iterator
@@ -21,10 +22,7 @@ from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 from ..errors import HubError
 from .types import Unavailable
 
-try:  # the HTTP client of huggingface_hub, which comes with it: httpx2 since its version 2
-    import httpx2 as httpx
-except ImportError:
-    import httpx  # type: ignore[no-redef]
+httpx: Any = sys.modules[HfHubHTTPError.__mro__[1].__module__.partition(".")[0]]  # huggingface_hub's HTTP client: httpx or httpx2
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 CHECKSUM = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")

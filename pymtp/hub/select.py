@@ -46,7 +46,7 @@ def quant_of(name: str) -> str | None:
 def choose(names: Iterable[str], wanted: str | None, where: str, drafter: bool = False) -> list[str]:
     """The files of one model. wanted: a quantization, a pattern, a file's name, or None for the usual one; where: for the error."""
     groups = sets(names)
-    found = _matching(groups, wanted, drafter) if wanted else _usual(groups, drafter)
+    found = _matching(groups, wanted, drafter) if wanted else _usual(_of_role(groups, drafter), drafter)
     if found:
         return min(found, key=lambda group: (len(group[0]), group[0]))
     kind = "drafter" if drafter else "model"
@@ -60,15 +60,24 @@ def choose(names: Iterable[str], wanted: str | None, where: str, drafter: bool =
 
 def _matching(groups: list[list[str]], wanted: str, drafter: bool) -> list[list[str]]:
     low = wanted.lower()
-    if low.endswith(".gguf") and not set(low) & set("*?["):
-        return [g for g in groups if any(name.lower() == low or name.lower().endswith("/" + low) for name in g)]
-    groups = [g for g in groups if is_sidecar(g[0]) == drafter] or groups * drafter
     if set(low) & set("*?["):
-        matching = [g for g in groups if fnmatch.fnmatchcase(g[0].lower(), low)]
-        if not matching and (drafter or len(groups) == 1):  # renamed since the pattern was written
-            matching = groups
-        return _usual(matching, drafter) if drafter else matching
-    return _of_quant(groups, wanted)
+        return _of_pattern([g for g in groups if is_sidecar(g[0]) == drafter], low, drafter)
+    if low.endswith(".gguf"):
+        return [g for g in groups if any(name.lower() == low or name.lower().endswith("/" + low) for name in g)]
+    return _of_quant(_of_role(groups, drafter), wanted)
+
+
+def _of_pattern(groups: list[list[str]], pattern: str, drafter: bool) -> list[list[str]]:
+    matching = [g for g in groups if fnmatch.fnmatchcase(g[0].lower(), pattern)]
+    if not matching and (drafter or len(groups) == 1):  # renamed since the pattern was written
+        matching = groups
+    return _usual(matching, drafter)
+
+
+def _of_role(groups: list[list[str]], drafter: bool) -> list[list[str]]:
+    """Those named like drafters, or the others. Where a drafter was asked for and none is named like one, all: then the repository
+    was named as a drafter's."""
+    return [g for g in groups if is_sidecar(g[0]) == drafter] or (groups if drafter else [])
 
 
 def _of_quant(groups: list[list[str]], quant: str) -> list[list[str]]:
@@ -81,9 +90,7 @@ def _of_quant(groups: list[list[str]], quant: str) -> list[list[str]]:
 
 
 def _usual(groups: list[list[str]], drafter: bool) -> list[list[str]]:
-    """Those of the most usual quantization; the only file whatever it is. Where asked for a drafter and none is named like one,
-    any: the repository was named as a drafter's."""
-    groups = [g for g in groups if is_sidecar(g[0]) == drafter] or groups * drafter
+    """Those of the most usual quantization; the only file whatever it is; of drafters any."""
     if len(groups) == 1:
         return groups
     for quant in PREFERRED_DRAFTER if drafter else PREFERRED:
