@@ -25,10 +25,12 @@ from ._lib import Call, empty, ffi, lib, pointer
 from .errors import ArgumentError, FormatError, MismatchError, UnsupportedError
 from .gguf_file import File, Tensor
 from .gguf_write import SLICE_BYTES, Entry, encode, write
+from .quantize import copied_keys
 
 DRAFTERS = ("gemma4-assistant", "gemma4_assistant", "gemma4_mtp", "gemma4")  # the last where its keys say so
 PARTS = re.compile(r"(nextn\.|mtp\.|mtp_|assistant\.)?(masked_embedding\.|masked_embd_)?(centroids|token_ordering|ordering)(\.weight)?")
 KEYS = ("n_centroids", "centroid_top_k", "masked_embedding.top_k", "masked_embedding.n_centroids", "use_ordered_embeddings")
+STORED = "F16"       # type of centroids; 8 bits would not make a step measurably faster
 ITERATIONS = 10      # of k-means after the first grouping; the objective gains less than 0.1 % in each of the last ones
 DRAFTS = 4           # drafts after every position of a text: the head sees chained rows too
 RIDGE = 0.3          # weight of the centroids before a correction, in mean squares of the hidden rows
@@ -104,22 +106,15 @@ class Drafter:
             raise UnsupportedError(f"{self.path}: tensor '{t.name}': type {t.type} has no known size, so it cannot be copied")
         return Entry(t.name, t.type, t.dims, pieces)
 
-    def entries(self, centroids: np.ndarray, ordering: np.ndarray) -> tuple[list[Entry], int]:
-        """The tensors of the new file, and how many bytes of them are new."""
-        kind = centroid_type(self.width)
-        new = [Entry("masked_embd_centroids.weight", kind, [self.width, len(centroids)], lambda: [codec.encode(kind, centroids)]),
+    def entries(self, centroids: np.ndarray, ordering: np.ndarray) -> list[Entry]:
+        """The tensors of the new file."""
+        new = [Entry("masked_embd_centroids.weight", STORED, [self.width, len(centroids)], lambda: [codec.encode(STORED, centroids)]),
                Entry("masked_embd_ordering", "I32", [self.rows], lambda: [np.ascontiguousarray(ordering, np.int32)])]
-        return [self._kept(i, t) for i, t in enumerate(self.tensors) if not PARTS.fullmatch(t.name)] + new, sum(e.bytes for e in new)
+        return [self._kept(i, t) for i, t in enumerate(self.tensors) if not PARTS.fullmatch(t.name)] + new
 
     def keys(self, clusters: int, top: int) -> dict[str, bytes]:
         old = {prefix + name for prefix in self.prefixes for name in KEYS}
-        out = {}
-        for key in self.file.keys():
-            value = self.file.value_bytes(key)
-            if value is None:
-                raise FormatError(f"{self.path}: key '{key}': is no UTF-8")
-            if key not in old and not key.startswith("split."):
-                out[key] = value
+        out = {k: v for k, v in copied_keys(self.file, self.path).items() if k not in old}
         prefix = self.prefixes[0]
         return out | {prefix + "n_centroids": encode("u32", clusters), prefix + "centroid_top_k": encode("u32", top),
                       prefix + "use_ordered_embeddings": encode("bool", True)}
@@ -129,12 +124,7 @@ class Drafter:
         """Writes the drafter with that head and returns the size of the file."""
         if os.path.exists(path) and os.path.samefile(path, self.path):
             raise ArgumentError(f"{os.fspath(path)}: is the source itself")
-        return write(path, self.keys(len(head.centroids), top), self.entries(head.centroids, head.ordering.ravel())[0], overwrite, progress)
-
-
-def centroid_type(width: int) -> str:
-    """8 bits where blocks fit: centroids are read in every step, and their rounding is far below what they cannot tell anyway."""
-    return "F16" if width % 32 else "Q8_0"
+        return write(path, self.keys(len(head.centroids), top), self.entries(head.centroids, head.ordering.ravel()), overwrite, progress)
 
 
 def default_clusters(rows: int) -> int:
@@ -195,8 +185,7 @@ def corrected(centroids: np.ndarray, hidden: np.ndarray, best: np.ndarray) -> np
 
 def rounded(centroids: np.ndarray) -> np.ndarray:
     """What a file holds of them."""
-    kind = centroid_type(centroids.shape[1])
-    return codec.decode(kind, codec.encode(kind, centroids)).reshape(centroids.shape)
+    return codec.decode(STORED, codec.encode(STORED, centroids))
 
 
 def ranks(centroids: np.ndarray, hidden: np.ndarray, best: np.ndarray) -> np.ndarray:

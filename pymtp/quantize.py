@@ -116,15 +116,21 @@ def _importance_of(importance: imatrix.Imatrix | None, t: Tensor) -> imatrix.Sum
     return sums
 
 
-def new_keys(file: File, source: object, mix: str, importance: imatrix.Imatrix | None) -> dict[str, bytes]:
-    """The source's keys, with those that say how the file is quantized, and without those of a split set."""
+def copied_keys(file: File, source: object) -> dict[str, bytes]:
+    """The keys of a file that a single file made from it can have: not those of a split set."""
     keys = {}
     for key in file.keys():
         value = file.value_bytes(key)
         if value is None:
             raise FormatError(f"{source}: key '{key}': is no UTF-8")
-        if not key.startswith(("split.", "quantize.imatrix.")):
+        if not key.startswith("split."):
             keys[key] = value
+    return keys
+
+
+def new_keys(file: File, source: object, mix: str, importance: imatrix.Imatrix | None) -> dict[str, bytes]:
+    """The source's keys, with those that say how the file is quantized."""
+    keys = {k: v for k, v in copied_keys(file, source).items() if not k.startswith("quantize.imatrix.")}
     keys["general.quantization_version"] = encode("u32", GGML_QUANT_VERSION)
     keys["general.file_type"] = encode("u32", mixes.file_type(mix))
     if importance:

@@ -14,6 +14,7 @@ COMPILER, EMULATOR, SYSROOT = "aarch64-linux-gnu-gcc", "qemu-aarch64", "/usr/aar
 PROGRAMS = {
     "test_matmul": [],
     "test_quant": [],
+    "test_encode": [],
     "test_elem": [],
     "test_probe": [],
     "test_attend": ["neon"],

@@ -176,6 +176,25 @@ def test_unused_keys_and_values_are_kept(data, tmp_path):
         assert np.abs(s.forward(expected["ids"], logits="all") - expected["logits"]).max() <= TOLERANCE
 
 
+@pytest.mark.parametrize("tied", (True, False))
+def test_own_head(data, tmp_path, tied):
+    """lm_head.weight is left out where the head is the embedding, and else is the head."""
+    src = data / "ckpt-12b" / "target"
+    folder = checkpoint.copy(src, tmp_path / "c", config={"tie_word_embeddings": tied})
+    tensors = checkpoint.read_all(folder)
+    kind, shape, raw = tensors["model.language_model.embed_tokens.weight"]
+    half = (np.frombuffer(raw, "<f2") / 2).astype("<f2").tobytes()  # exact: the logits before the cap are halved
+    checkpoint.write(folder / "model.safetensors", tensors | {"lm_head.weight": (kind, shape, half)})
+    with convert.plan(folder, "F32") as plan:
+        plan.write(tmp_path / "a.gguf")
+        assert ("left out: lm_head.weight, a copy of the embedding" in plan.source.notes) == tied
+    expected = np.load(data / "ckpt-12b" / "expected.npz")
+    before = 30 * np.arctanh(expected["logits"].astype(np.float64) / 30)
+    with pymtp.Model(tmp_path / "a.gguf", kv="f32") as model, model.session() as s:
+        logits = s.forward(expected["ids"], logits="all")
+    assert np.abs(logits - 30 * np.tanh((before if tied else before / 2) / 30)).max() <= TOLERANCE
+
+
 def test_card_and_name(data, tmp_path):
     card = "---\nlicense: gemma\nlicense_link: 'https://x/y'\ntags:\n- a\n-  \"b c\"\nlanguage: en\nbase_model:\n  - google/gemma-4\nx: {y: 1}\n---\nbody\n"
     folder = tmp_path / "models--some--gemma-4-x" / "snapshots" / ("0" * 40)

@@ -94,6 +94,7 @@ DRAFTER_CASES = {
         config={"text_config.hidden_size_per_layer_input": 8, "text_config.vocab_size_per_layer_input": 512})),
     "experts": (F, "enable_moe_block': expected false in a drafter", dict(
         config={f"text_config.{key}": 2 for key in ("num_experts", "top_k_experts", "moe_intermediate_size")} | {"text_config.enable_moe_block": True})),
+    "own head": (F, "key 'tie_word_embeddings': expected true in a drafter", dict(config={"tie_word_embeddings": False})),
     "target width": (F, "key 'backbone_hidden_size': expected an integer", dict(config={"backbone_hidden_size": None})),
     "clusters": (F, "key 'num_centroids': expected a divisor of the vocabulary of 512", dict(config={"num_centroids": 15})),
     "clusters used": (F, "key 'centroid_intermediate_top_k': expected an integer in 1..16", dict(config={"centroid_intermediate_top_k": 17})),

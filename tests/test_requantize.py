@@ -198,6 +198,23 @@ def test_importance_reaches_its_columns(small_models, tmp_path, monkeypatch):
         assert f.value("quantize.imatrix.entries_count") == 2 and f.value("quantize.imatrix.chunks_count") == 3
 
 
+@pytest.mark.parametrize("mix", ["Q4_0", "Q4_K_S", "Q2_K"])
+def test_importance_lowers_the_weighed_error(data, tmp_path, mix):
+    """Collected by the engine from text. The errors of columns, weighed as the activations will weigh them, are what it is for; a search
+    for the best scale is not exact, so that a tensor may lose a little."""
+    source = data / "trained-py.gguf"
+    with pymtp.Model(source, None, threads=2) as model:
+        importance = imatrix.Imatrix("i", imatrix.collect(model, imatrix.pieces(model, [(data / "python-prompts.json").read_text()], 256)[:2])[0], [], 2)
+    before = values(source)
+    plain, weighed = (values(requantize(source, tmp_path / f"{bool(i)}.gguf", mix, (), i)) for i in (None, importance))
+    ratios = []
+    for name, sums in importance.entries.items():
+        errors = [((made[name] - before[name]) ** 2 * sums.mean(0)).sum() for made in (plain, weighed)]
+        if errors[0]:
+            ratios.append(errors[1] / errors[0])
+    assert len(ratios) > 50 and max(ratios) < 1.02 and np.mean(ratios) < 0.98
+
+
 def test_importance_of_another_model(small_models):
     source = small_models("moe", "Q8_0")[0]
     for sums, word in (({"x": (1, 4)}, "none of the tensors"), ({"blk.1.attn_q.weight": (1, 128)}, "attn_q.*1 x 256.*1 x 128"),

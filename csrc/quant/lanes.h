@@ -65,8 +65,8 @@ static inline vf vf_abs(vf a) { return (vf)((vi)a & 0x7fffffff); }
 static inline vf vf_clamp(vf a, float low, float high) { return vf_min(vf_max(a, vf_all(low)), vf_all(high)); }
 /* to the nearest integer, ties to even, for |a| < 2^22 */
 static inline vf vf_round(vf a) { return (a + 12582912.0f) - 12582912.0f; }
-/* 1 / a, 0 where a is 0 */
-static inline vf vf_inverse(vf a) { return vf_pick(vf_abs(a), (vf){0}, 1.0f / a, (vf){0}); }
+/* 1 / a; 0 where a is 0 or so small that no half can tell it from 0 */
+static inline vf vf_inverse(vf a) { return vf_pick(vf_abs(a), vf_all(0x1p-100f), 1.0f / a, (vf){0}); }
 static inline vi vi_of(vf a) { return __builtin_convertvector(a, vi); } /* of integers */
 
 /* To the nearest half, ties to even, as its 16 bits (pm_f32_to_f16), and back; of finite values that a half can hold. */

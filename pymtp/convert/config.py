@@ -84,6 +84,7 @@ def _shape(top: Fields, text: Fields, drafter: bool) -> Shape:
     full, swa = (text.object("rope_parameters").object(kind) for kind in (FULL, SLIDING))
     moe = text.flag("enable_moe_block", False)
     ple = text.size("hidden_size_per_layer_input", 0, least=0)
+    tied = top.flag("tie_word_embeddings", text.flag("tie_word_embeddings", True))
     return Shape(
         drafter=drafter, layers=layers, width=text.size("hidden_size"), vocab=vocab, context=text.size("max_position_embeddings"),
         eps=text.number("rms_norm_eps", 1e-6), softcap=text.number("final_logit_softcapping", None), sliding=sliding,
@@ -92,10 +93,9 @@ def _shape(top: Fields, text: Fields, drafter: bool) -> Shape:
         k_eq_v=k_eq_v, ff=[2 * ff if wide and i >= layers - shared else ff for i in range(layers)],
         rope_base=_rope(full, "proportional", 1e6), rope_base_swa=_rope(swa, "default", 1e4),
         rotated_pairs=_rotated_pairs(full, global_dim),
-        tied=top.flag("tie_word_embeddings", text.flag("tie_word_embeddings", True)),
-        ple=ple, ple_vocab=text.size("vocab_size_per_layer_input", vocab) if ple else 0,
+        tied=tied, ple=ple, ple_vocab=text.size("vocab_size_per_layer_input", vocab) if ple else 0,
         experts=text.size("num_experts") if moe else 0, experts_used=text.size("top_k_experts") if moe else 0,
-        expert_ff=text.size("moe_intermediate_size") if moe else 0, **(_drafter_part(top, text, layers, shared, vocab, moe, ple) if drafter else {}))
+        expert_ff=text.size("moe_intermediate_size") if moe else 0, **(_drafter_part(top, text, layers, shared, vocab, moe, ple, tied) if drafter else {}))
 
 
 def _check_fixed(text: Fields) -> None:
@@ -152,13 +152,15 @@ def _rotated_pairs(rope: Fields, head_dim: int) -> int:
     return int(fraction * head_dim // 2)
 
 
-def _drafter_part(top: Fields, text: Fields, layers: int, shared: int, vocab: int, moe: bool, ple: int) -> dict[str, int]:
+def _drafter_part(top: Fields, text: Fields, layers: int, shared: int, vocab: int, moe: bool, ple: int, tied: bool) -> dict[str, int]:
     if shared != layers:
         raise text.error("num_kv_shared_layers", f"{layers}: all layers of a drafter use the target's keys and values")
     if moe:
         raise text.error("enable_moe_block", "false in a drafter")
     if ple:
         raise text.error("hidden_size_per_layer_input", "0 in a drafter")
+    if not tied:
+        raise top.error("tie_word_embeddings", "true in a drafter")
     part = {"target_width": top.size("backbone_hidden_size")}
     if top.flag("use_ordered_embeddings", False):
         part["clusters"] = top.size("num_centroids", most=vocab)

@@ -23,4 +23,4 @@ class Modules(click.Group):
 
 @click.command(cls=Modules)
 def quantize() -> None:
-    """Make GGUF files: requantize, collect importance matrices, look at what a file costs."""
+    """Make GGUF files and look into them: convert, requantize, add centroids, compare."""
