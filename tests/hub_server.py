@@ -17,6 +17,7 @@ Faults, by path in a repository (they act wherever its content is served):
     offer[path] = (checksum, size)   what resolve says, whatever the listing says
     status[path] = [503, ...]        the next answers for its content
     rate = n                 bytes a second on each connection
+    hold = n                 content stops while n bytes were sent in all
     listing = f              what the model information is changed to: another object, or bytes
 """
 import hashlib
@@ -66,7 +67,7 @@ class HubServer:
     def __init__(self):
         self.repos, self.tokens, self.requests, self.sent = {}, {}, [], {}
         self.cut, self.corrupt, self.ignore_range, self.bounce = {}, set(), set(), set()
-        self.offer, self.status, self.rate, self.listing = {}, {}, None, None
+        self.offer, self.status, self.rate, self.hold, self.listing = {}, {}, None, None, None
         self.hub, self.content = (self._start(kind) for kind in (Hub, Content))
         self.url, self.content_url = (f"http://127.0.0.1:{s.server_address[1]}" for s in (self.hub, self.content))
 
@@ -161,6 +162,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
             return None
         limit = owner.cut[path].pop(0) if owner.cut.get(path) else len(body)
         for at in range(0, min(limit, len(body)), PIECE):
+            while owner.hold is not None and sum(owner.sent.values()) >= owner.hold:
+                time.sleep(0.01)
             piece = body[at:min(at + PIECE, limit)]
             self.wfile.write(piece)
             owner.sent[path] = owner.sent.get(path, 0) + len(piece)

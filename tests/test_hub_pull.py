@@ -21,7 +21,7 @@ import time
 import pytest
 
 import huggingface_hub
-from hub_server import HubServer, noise
+from hub_server import PIECE, HubServer, noise
 from pymtp import Error, HubError, hub
 from pymtp.hub import cache, download, remote
 from pymtp.hub.progress import Progress
@@ -71,6 +71,13 @@ def run(function, reference, **env):
     child = start(function, reference, **env)
     out, err = child.communicate(timeout=120)
     return child.returncode, out, err
+
+
+def wait_for(condition):
+    deadline = time.monotonic() + 60
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.005)
 
 
 def files(server, name, contents, **options):
@@ -214,12 +221,11 @@ def test_blob_without_link_and_blob_that_was_cut(home, server):
 def test_killed_at_many_points(home, server, pair):
     """kill -9 while content flows, again and again; each pull continues where the one before was killed."""
     server.add("user/pair-GGUF", {"pair-Q8_0.gguf": pair[0], "mtp-pair.gguf": pair[1]})
-    server.rate, total = 12_000_000, len(pair[0]) + len(pair[1])
-    for share in (0.05, 0.3, 0.6, 0.9):
+    total = len(pair[0]) + len(pair[1])
+    for share in (0.001, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
+        server.hold = share * total
         child = start("pull", "user/pair-GGUF:Q8_0")
-        deadline = time.monotonic() + 60
-        while sum(server.sent.values()) < share * total and child.poll() is None and time.monotonic() < deadline:
-            time.sleep(0.005)
+        wait_for(lambda: sum(server.sent.values()) >= server.hold)
         assert child.poll() is None
         child.kill()
         child.communicate()
@@ -227,10 +233,10 @@ def test_killed_at_many_points(home, server, pair):
         assert not hub.installed()
         with pytest.raises(HubError, match="not on this machine"):
             hub.resolve("user/pair-GGUF:Q8_0", offline=True)
-    server.rate = None
+    server.hold = None
     code, out, err = run("pull", "user/pair-GGUF:Q8_0")
     assert (code, err) == (0, "") and pathlib.Path(json.loads(out)["target"]).read_bytes() == pair[0]
-    assert total <= sum(server.sent.values()) <= 1.2 * total  # what was on its way at each kill comes again; 2.85 times if begun afresh
+    assert total <= sum(server.sent.values()) <= 1.5 * total  # what was on its way at each kill comes again; 4.5 times if begun afresh
     assert_sound()
 
 
@@ -247,16 +253,17 @@ def test_two_pulls_at_once(home, server, pair):
 def test_ctrl_c(home, server, pair):
     """Ends at once, with what was fetched kept."""
     server.add("user/pair-GGUF", {"pair-Q8_0.gguf": pair[0], "mtp-pair.gguf": pair[1]})
-    server.rate = 4_000_000
+    server.hold = 3_000_000
     child = start("pull", "user/pair-GGUF:Q8_0")
-    deadline = time.monotonic() + 60
-    while sum(server.sent.values()) < 2_000_000 and time.monotonic() < deadline:
-        time.sleep(0.005)
+    wait_for(lambda: sum(map(len, blobs().values())) >= server.hold)
     before = time.monotonic()
     child.send_signal(signal.SIGINT)
     _, err = child.communicate(timeout=60)
-    assert child.returncode != 0 and "KeyboardInterrupt" in err and time.monotonic() - before < 2
-    assert len(blobs()) == 2 and all(name.endswith(".incomplete") and len(content) > 500_000 for name, content in blobs().items())
+    assert child.returncode != 0 and "KeyboardInterrupt" in err and time.monotonic() - before < 5  # a silent server is given 10 seconds
+    assert all(name.endswith(".incomplete") for name in blobs()) and sum(map(len, blobs().values())) >= server.hold
+    server.hold = None
+    assert run("pull", "user/pair-GGUF:Q8_0")[0] == 0
+    assert sum(server.sent.values()) <= len(pair[0]) + len(pair[1]) + 4 * PIECE
 
 
 def test_bars_on_a_terminal(home, server, small):
@@ -290,11 +297,11 @@ def test_killed_while_another_waits(home, server):
 
 def test_an_error_stops_the_others(home, server):
     wanted = files(server, "user/data", {"bad.bin": noise(50_000), "slow.bin": noise(4_000_000, 2)})
-    server.rate, server.corrupt = 1_000_000, {"bad.bin"}
+    server.rate, server.corrupt = 200_000, {"bad.bin"}
     before = time.monotonic()
     with pytest.raises(HubError, match="bad.bin: expected SHA-256"):
         download.fetch(wanted, Progress())
-    assert time.monotonic() - before < 3  # slow.bin takes 4 seconds
+    assert time.monotonic() - before < 10  # slow.bin takes 20 seconds
 
 
 # ---- refused ----
