@@ -110,6 +110,7 @@ struct pm_backend {
 
     void (*close)(pm_backend *b);
     pymtp_status (*prepare)(pm_backend *b, const pm_limits *limits, pymtp_error *err); /* scratch; once, or again with larger limits */
+    pymtp_status (*scratch_bytes)(const pm_backend *b, const pm_limits *limits, uint64_t *bytes, pymtp_error *err); /* that prepare takes */
 
     /* -- storage -- */
     pymtp_status (*buf_new)(pm_backend *b, size_t bytes, pm_buf **out, pymtp_error *err);     /* zeroed */

@@ -59,10 +59,12 @@ typedef struct pymtp_error {
 
 PYMTP_API int32_t pymtp_abi_version(void);     /* PYMTP_ABI_VERSION of the library; compare after loading it */
 PYMTP_API const char *pymtp_version(void);     /* "0.1.0" */
+PYMTP_API const char *pymtp_build(void);       /* the compiler: "gcc 13.2.0" */
 /* sizeof of the public struct called `name` ("pymtp_params", ...) in the library, 0 if unknown: the load handshake. */
 PYMTP_API size_t pymtp_struct_size(const char *name);
 /* Kernel sets this machine can run, best first, comma-separated ("avx512vnni,avx512,avx2,scalar"). PYMTP_CPU=name forces one. */
 PYMTP_API const char *pymtp_cpu_names(void);
+PYMTP_API int32_t pymtp_cpu_threads(void);     /* one per physical performance core: what threads = 0 means */
 
 /* What a machine can do, measured. The largest is what counts as its limit: whatever else runs only takes away. */
 typedef struct pymtp_machine {
@@ -221,6 +223,20 @@ typedef struct pymtp_counters {
     uint64_t experts;                  /* experts whose weights were read: distinct ones of a layer and pass */
 } pymtp_counters;
 
+/* What a model would hold, in bytes, and what there is. Weights are counted as the files store them. Address space for a whole context is
+ * reserved when a session is made, memory is taken as positions fill: so a session of n positions holds n * kv_bytes_per_position +
+ * kv_bytes_fixed, and up to two snapshots. */
+typedef struct pymtp_memory {
+    uint32_t size;
+    int32_t context;                   /* positions a session can have */
+    uint64_t weight_bytes;             /* that passes multiply, drafter included */
+    uint64_t activation_bytes;         /* scratch and activations of a pass */
+    uint64_t kv_bytes_per_position, kv_bytes_fixed, snapshot_bytes; /* as in pymtp_model_info */
+    uint64_t available_bytes;          /* on the machine and within its control groups; UINT64_MAX where unknown */
+} pymtp_memory;
+
+/* Estimates from configuration and shapes, reading no weights. Takes what pymtp_model_open takes and refuses the same files. */
+PYMTP_API pymtp_status pymtp_memory_estimate(const char *path, const pymtp_model_options *options, pymtp_memory *out, pymtp_error *err);
 /* Whether a target, and a drafter with it (or NULL), would open: everything that pymtp_model_open checks in the files but the values
  * of tensors, reading no weights and without regard to memory. A drafter as target, or a pair that does not belong together:
  * PYMTP_E_MISMATCH. */

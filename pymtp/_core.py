@@ -73,15 +73,8 @@ class Core:
     """One pymtp_model. Sessions hold it, so that it is closed after them."""
 
     def __init__(self, target: Any, drafter: Any, threads: int | None, context: int | None, kv: str, chunk: int | None):
-        if kv not in KV_TYPES:
-            raise ArgumentError(f"kv: expected one of {', '.join(KV_TYPES)}, found {kv!r}")
-        options, call = new_struct("pymtp_model_options"), Call()
-        options.threads = 0 if threads is None else _integer("threads", threads, 1, INT32)
-        options.context = 0 if context is None else _integer("context", context, 1, 2**62)
-        options.chunk = 0 if chunk is None else _integer("chunk", chunk, 1, INT32)
-        options.kv = KV_TYPES[kv]
-        path = ffi.new("char[]", path_bytes(drafter)) if drafter is not None else ffi.NULL
-        options.drafter = path
+        options, _keep = make_options(drafter, threads, context, kv, chunk)
+        call = Call()
         self._ptr = call.handle(lib.pymtp_model_open(path_bytes(target), options, call.err))
         self._finalizer = finalizer(self, lib.pymtp_model_close, self._ptr, ffi.NULL)
         self.drafter_path = None if drafter is None else os.fspath(drafter)
@@ -123,6 +116,20 @@ class Core:
         self._finalizer.detach()
         self._ptr = None
         self.tokenizer.close()
+
+
+def make_options(drafter: Any, threads: int | None, context: int | None, kv: str, chunk: int | None) -> tuple[Any, Any]:
+    """A filled pymtp_model_options, and what must live as long."""
+    if kv not in KV_TYPES:
+        raise ArgumentError(f"kv: expected one of {', '.join(KV_TYPES)}, found {kv!r}")
+    options = new_struct("pymtp_model_options")
+    options.threads = 0 if threads is None else _integer("threads", threads, 1, INT32)
+    options.context = 0 if context is None else _integer("context", context, 1, 2**62)
+    options.chunk = 0 if chunk is None else _integer("chunk", chunk, 1, INT32)
+    options.kv = KV_TYPES[kv]
+    path = ffi.new("char[]", path_bytes(drafter)) if drafter is not None else ffi.NULL
+    options.drafter = path
+    return options, path
 
 
 def read_defaults(file: File) -> Defaults:

@@ -23,7 +23,7 @@ except ImportError as error:
 ffi: Any = _ffi
 NAMES = ("libpymtp.dylib", "libpymtp.so") if sys.platform == "darwin" else ("libpymtp.so", "libpymtp.dylib")
 STRUCTS = ("pymtp_error", "pymtp_tensor_info", "pymtp_model_options", "pymtp_model_info", "pymtp_params", "pymtp_logprob",
-           "pymtp_output", "pymtp_stats", "pymtp_counters", "pymtp_machine", "pymtp_tap_sums")
+           "pymtp_output", "pymtp_stats", "pymtp_counters", "pymtp_machine", "pymtp_tap_sums", "pymtp_memory")
 
 
 def package_file(*parts: str) -> pathlib.Path | None:

@@ -200,7 +200,7 @@ def test_drafts_that_change_the_output_are_reported(data, monkeypatch, capsys):
 
 def test_refusals(data, tmp_path):
     target = data / "tiny-26b.gguf"
-    refused(pymtp_cli("bench"), 2, "TARGET")
+    refused(pymtp_cli("bench"), 2, "MODEL")
     refused(pymtp_cli("bench", target, "--context", "0,x"), 2, "--context", "0,x")
     refused(pymtp_cli("bench", target, "--context", ""), 2, "--context")
     refused(pymtp_cli("bench", target, "--reps", 0), 2, "--reps")

@@ -37,14 +37,15 @@ GREEDY = ("--temperature", 0, "--max-tokens", 12, "--ignore-eos", "--threads", 1
 
 
 def test_version_and_help():
-    assert pymtp_cli("--version").stdout == f"pymtp {pymtp.__version__}\n"
+    version = pymtp_cli("--version").stdout
+    assert version.startswith(f"pymtp    {pymtp.__version__}\n") and "kernels" in version and ", ABI " in version and "threads" in version
     assert "run" in pymtp_cli("--help").stdout and "--repetition-penalty" in pymtp_cli("run", "-h").stdout
     assert pymtp_cli().returncode == 2
 
 
 def test_usage_errors(target):
     refused(pymtp_cli("nope"), 2, "nope")
-    refused(pymtp_cli("run"), 2, "TARGET")
+    refused(pymtp_cli("run"), 2, "MODEL")
     refused(pymtp_cli("run", target, "hi", "--draft", 17), 2, "--draft")
     refused(pymtp_cli("run", target, "hi", "--draft", "many"), 2, "--draft")
     refused(pymtp_cli("run", target, "hi", "--raw", "--system", "x"), 2, "--raw")
@@ -117,7 +118,7 @@ def test_show_estimates_what_a_model_uses(data, name):
     memory = json.loads(pymtp_cli("show", data / f"{name}.gguf", "--json").stdout)["memory"]
     with pymtp.Model(data / f"{name}.gguf", drafter=None, threads=1) as model:
         assert memory["cache_per_1024_positions"] == 1024 * model.info.kv_bytes_per_position
-        assert 0 <= model.info.kv_bytes_fixed - memory["cache_of_sliding_layers"] <= 0.5 * model.info.kv_bytes_fixed
+        assert memory["cache_of_sliding_layers"] == model.info.kv_bytes_fixed
 
 
 def test_show_of_a_vocabulary(vocab_gguf):

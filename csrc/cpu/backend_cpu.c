@@ -149,21 +149,29 @@ static void carve(pm_cpu *c, const pm_limits *l, arena *a) {
     c->expert_out = take(a, rows * used, count(l->width), sizeof(float));
 }
 
-static pymtp_status prepare(pm_backend *b, const pm_limits *limits, pymtp_error *err) {
-    pm_cpu *c = (pm_cpu *)b, probe = *c;
+static pymtp_status scratch_bytes(const pm_backend *b, const pm_limits *limits, uint64_t *bytes, pymtp_error *err) {
+    pm_cpu probe = *(const pm_cpu *)b;
     arena a = {0};
-    pm_region region;
     carve(&probe, limits, &a);
     if (a.overflow) return pm_fail(err, PYMTP_E_NOMEM, "out of memory: scratch for %d rows does not fit the address space", limits->rows);
-    PM_TRY(pm_region_reserve(&region, a.used, "scratch", err));
-    const pymtp_status status = pm_region_commit(&region, a.used, "scratch", err);
+    *bytes = a.used;
+    return PYMTP_OK;
+}
+
+static pymtp_status prepare(pm_backend *b, const pm_limits *limits, pymtp_error *err) {
+    pm_cpu *c = (pm_cpu *)b;
+    uint64_t bytes;
+    pm_region region;
+    PM_TRY(scratch_bytes(b, limits, &bytes, err));
+    PM_TRY(pm_region_reserve(&region, (size_t)bytes, "scratch", err));
+    const pymtp_status status = pm_region_commit(&region, (size_t)bytes, "scratch", err);
     if (status != PYMTP_OK) {
         pm_region_release(&region);
         return status;
     }
     pm_region_release(&c->scratch);
     c->scratch = region;
-    a = (arena){.base = region.base};
+    arena a = {.base = region.base};
     carve(c, limits, &a);
     return PYMTP_OK;
 }
@@ -184,6 +192,7 @@ static void close_cpu(pm_backend *b) {
 static void fill_table(pm_backend *b) {
     b->close = close_cpu;
     b->prepare = prepare;
+    b->scratch_bytes = scratch_bytes;
     b->buf_new = buf_new;
     b->buf_reserve = buf_reserve;
     b->buf_commit = buf_commit;

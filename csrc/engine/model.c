@@ -8,7 +8,7 @@
 
 /* ---- options ---- */
 
-static pymtp_status options_read(const pymtp_model_options *given, pymtp_model_options *o, pymtp_error *err) {
+pymtp_status pm_model_options_read(const pymtp_model_options *given, pymtp_model_options *o, pymtp_error *err) {
     *o = (pymtp_model_options){.size = sizeof *o};
     if (given) {
         if (given->size != sizeof *o) /* grows at the end one day; today there is one layout */
@@ -36,8 +36,7 @@ static char *name_of(const pm_gguf *g, pymtp_error *err) {
 
 /* ---- checks before the weights are read ---- */
 
-/* Refuses what cannot fit before reading gigabytes. Tables stay in the file; encoders are not loaded. */
-static pymtp_status memory_check(const pm_gguf *g, pymtp_error *err) {
+uint64_t pm_model_weight_bytes(const pm_gguf *g) {
     static const char *const skipped[] = {"per_layer_token_embd.", "v.", "a.", "mm."};
     const int untied = pm_gguf_tensor_find(g, "output.weight") != NULL;
     uint64_t total = 0;
@@ -47,6 +46,12 @@ static pymtp_status memory_check(const pm_gguf *g, pymtp_error *err) {
         for (size_t k = 0; k < sizeof skipped / sizeof *skipped; k++) skip |= !strncmp(t->name, skipped[k], strlen(skipped[k]));
         if (!skip) total += t->bytes; /* each lies inside its file, so the sum cannot wrap */
     }
+    return total;
+}
+
+/* Refuses what cannot fit before reading gigabytes. */
+static pymtp_status memory_check(const pm_gguf *g, pymtp_error *err) {
+    const uint64_t total = pm_model_weight_bytes(g);
     const size_t left = pm_memory_available();
     if (total > left)
         return pm_fail(err, PYMTP_E_NOMEM, "%s: its weights need %llu MiB of memory, %zu MiB are available", pm_gguf_path(g),
@@ -94,8 +99,14 @@ static pymtp_status open_drafter_file(pymtp_model *m, const char *path, pymtp_er
     return PYMTP_OK;
 }
 
-static pymtp_status kv_shape_init(pymtp_model *m, pymtp_error *err) {
+pymtp_status pm_model_shape(pymtp_model *m, const pymtp_model_options *o, pymtp_error *err) {
     const pm_config *c = &m->config;
+    if (o->context > c->context)
+        return pm_fail(err, PYMTP_E_ARG, "context: the model has at most %d positions, found %lld", c->context, (long long)o->context);
+    m->context = o->context ? (int32_t)o->context : c->context;
+    m->kv_type = o->kv;
+    m->chunk = o->chunk;
+    m->threads = o->threads;
     m->kv_layers = pm_new((size_t)c->layers, sizeof *m->kv_layers, "cache shape", err);
     if (!m->kv_layers) return PYMTP_E_NOMEM;
     for (int32_t l = 0; l < c->layers; l++)
@@ -106,11 +117,17 @@ static pymtp_status kv_shape_init(pymtp_model *m, pymtp_error *err) {
     return PYMTP_OK;
 }
 
-static pymtp_status open_networks(pymtp_model *m, pymtp_error *err) {
+int32_t pm_model_limits(const pymtp_model *m, pm_limits *limits) {
     const int32_t shared_rows = PM_PASS_SESSIONS * PM_ROUND_ROWS, rows = m->chunk > shared_rows ? m->chunk : shared_rows;
-    pm_limits limits = {0};
-    pm_target_limits(&m->config, rows, &limits);
-    if (m->has_drafter) pm_drafter_limits(&m->drafter_config, PM_PASS_SESSIONS, &limits);
+    *limits = (pm_limits){0};
+    pm_target_limits(&m->config, rows, limits);
+    if (m->has_drafter) pm_drafter_limits(&m->drafter_config, PM_PASS_SESSIONS, limits);
+    return rows;
+}
+
+static pymtp_status open_networks(pymtp_model *m, pymtp_error *err) {
+    pm_limits limits;
+    const int32_t rows = pm_model_limits(m, &limits);
     PM_TRY(m->backend->prepare(m->backend, &limits, err));
     PM_TRY(pm_weights_load(m->backend, m->file, &m->config, &m->weights, err));
     PM_TRY(pm_target_init(&m->target, m->backend, &m->config, &m->weights, rows, PM_PASS_SESSIONS, err));
@@ -137,13 +154,7 @@ static pymtp_status open_model(pymtp_model *m, const char *path, const pymtp_mod
         PM_TRY(open_drafter_file(m, o->drafter, err));
         PM_TRY(memory_check(m->drafter_file, err));
     }
-    if (o->context > m->config.context)
-        return pm_fail(err, PYMTP_E_ARG, "context: the model has at most %d positions, found %lld", m->config.context, (long long)o->context);
-    m->context = o->context ? (int32_t)o->context : m->config.context;
-    m->kv_type = o->kv;
-    m->chunk = o->chunk;
-    m->threads = o->threads;
-    PM_TRY(kv_shape_init(m, err));
+    PM_TRY(pm_model_shape(m, o, err));
     PM_TRY(pm_backend_cpu_open(o->threads, &m->backend, err));
     PM_TRY(open_networks(m, err));
     return open_scratch(m, err);
@@ -197,7 +208,7 @@ pymtp_status pymtp_pair_check(const char *target, const char *drafter, pymtp_err
 pymtp_model *pymtp_model_open(const char *path, const pymtp_model_options *options, pymtp_error *err) {
     pm_clear(err);
     pymtp_model_options o;
-    if (options_read(options, &o, err) != PYMTP_OK) return NULL;
+    if (pm_model_options_read(options, &o, err) != PYMTP_OK) return NULL;
     pymtp_model *m = model_new(err);
     if (!m) return NULL;
     if (open_model(m, path, &o, err) != PYMTP_OK) {

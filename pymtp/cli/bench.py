@@ -1,15 +1,13 @@
 """pymtp bench: how fast a model runs here, as a share of what the machine can do."""
 from __future__ import annotations
 
-import json
-import os
-import sys
 from typing import Any
 
 import click
 
+from .base import bold, command, echo_json, json_option, offline_option, or_leave, setting, size, status
+from .models import DRAFTER, FORCE, KV, REFERENCE, THREADS, find, opened
 from .run import DraftType
-from .show import size
 
 KINDS = ("passes", "prompt", "pairs")
 
@@ -25,53 +23,42 @@ class Contexts(click.ParamType):
         return tuple(dict.fromkeys(int(part) for part in value.split(",")))
 
 
-@click.command()
-@click.argument("target", type=click.Path())
-@click.option("--drafter", default="auto", show_default=True, help="Path of the drafter, none, or auto: a fitting file beside the target.")
+@command(short_help="Measure the machine and a model.", examples="""
+pymtp bench gemma4-26b --quick
+pymtp bench target.gguf --context 0,4096,32768 --only passes
+pymtp bench gemma4-e2b --only pairs --json
+""")
+@REFERENCE
+@DRAFTER
 @click.option("--context", "contexts", type=Contexts(), default="0,4096", show_default=True, help="Tokens in the cache while passes are timed.")
 @click.option("--reps", type=click.IntRange(1), default=5, show_default=True, help="Rounds of each measurement; medians are shown.")
 @click.option("--tokens", type=click.IntRange(2), default=64, show_default=True, help="Tokens of each generation with and without drafts.")
-@click.option("--draft", type=DraftType(), default="auto", show_default=True, help="Drafts in a round of these.")
+@setting("--draft", type=DraftType(), default="auto", show_default=True, help="Drafts in a round of these.")
 @click.option("--only", multiple=True, type=click.Choice(KINDS), help="Measure only this. May be given several times.")
 @click.option("--quick", is_flag=True, help="An orientation: context 0, few rounds, short generations.")
-@click.option("--threads", type=click.IntRange(1), help="Default: one per core.")
-@click.option("--kv", type=click.Choice(["f16", "f32", "q8_0"]), default="f16", show_default=True, help="How keys and values are stored.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of tables.")
+@THREADS
+@KV
+@FORCE
+@offline_option
+@json_option
 def bench(target: str, drafter: str, contexts: tuple[int, ...], reps: int, tokens: int, draft: Any, only: tuple[str, ...], quick: bool,
-          threads: int | None, kv: str, as_json: bool) -> None:
-    """Measure the machine and the model TARGET (a GGUF file): decoding, passes of several rows, prompt, drafts against none.
+          threads: int | None, kv: str, force: bool, offline: bool, as_json: bool) -> None:
+    """Measure the machine and MODEL: decoding, passes of several rows, prompt, drafts against none.
 
     "of limit" compares the time with the least that reading the weights and cached keys and values, or their multiply-adds, could take
     on this machine at its bandwidth and arithmetic peak. Other work on the machine falsifies all of it.
     """
     from ..bench import Settings, report
-    from ..model import Model
 
     settings = Settings(contexts=contexts, reps=reps, tokens=tokens, draft=draft, only=only or KINDS)
-    progress = Progress()
-    with Model(target, None if drafter == "none" else drafter, threads=threads, kv=kv) as model:
-        try:
-            done = report(model, settings.quick() if quick else settings, progress)
-        finally:
-            progress.clear()
-    click.echo(json.dumps(done) if as_json else "\n".join(tables(done)))
+    with opened(find(target, drafter, offline), threads=threads, kv=kv, force=force) as model, status() as line:
+        done = or_leave(lambda: report(model, settings.quick() if quick else settings, line))
+    if as_json:
+        echo_json(done)
+    else:
+        click.echo("\n".join(tables(done)))
     if done["pairs"] and not done["pairs"]["same_output"]:
         raise click.ClickException("drafts changed the output, which must never happen: please report it with the file and this command")
-
-
-class Progress:
-    """One line on stderr that says what runs; nothing unless stderr is a terminal."""
-
-    def __init__(self) -> None:
-        self.shown = sys.stderr.isatty()
-
-    def __call__(self, what: str) -> None:
-        if self.shown:
-            click.echo(f"\r\x1b[K{what}", nl=False, err=True)
-
-    def clear(self) -> None:
-        if self.shown:
-            click.echo("\r\x1b[K", nl=False, err=True)
 
 
 # ---- tables -------------------------------------------------------------------------------------------------------------
@@ -92,11 +79,6 @@ def tables(done: dict[str, Any]) -> list[str]:
     if done["pairs"]:
         lines += ["", *pairs_table(done["pairs"])]
     return lines
-
-
-def bold(text: str) -> str:
-    """For a terminal; click leaves out the colours elsewhere."""
-    return text if os.environ.get("NO_COLOR") else click.style(text, bold=True)
 
 
 def row(name: str, *cells: str) -> str:

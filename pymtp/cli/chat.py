@@ -13,7 +13,7 @@ HELP = '''/help      this list
 /clear     forget the chat
 /exit      leave; so does Ctrl-D
 """        begins and ends a prompt of several lines
-Ctrl-C stops the answer, or drops what you are typing.'''
+Ctrl-C stops the answer, or drops what you are typing; twice in a row at the prompt it leaves.'''
 
 
 def interact(answerer: Answerer) -> None:
@@ -50,7 +50,8 @@ def _answer(answerer: Answerer, prompt: str) -> None:
 
 
 def _read() -> str | None:
-    """The next prompt; None at the end of input."""
+    """The next prompt; None at the end of input. KeyboardInterrupt when the user insists."""
+    dropped = False
     while True:
         try:
             line = input(">>> ")
@@ -65,7 +66,10 @@ def _read() -> str | None:
             click.echo()
             return None
         except KeyboardInterrupt:
+            if dropped:
+                raise
             click.echo()
+            dropped = True
 
 
 def _history():

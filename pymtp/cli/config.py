@@ -5,12 +5,16 @@ import shlex
 
 import click
 
+from .base import command
 
-@click.command()
+
+@command(short_help="Print flags to build C programs.", examples="""
+cc prog.c $(pymtp config --cflags --libs) -o prog
+""")
 @click.option("--cflags", is_flag=True, help="Flags for the compiler.")
 @click.option("--libs", is_flag=True, help="Flags for the linker, with the library's place as rpath.")
 def config(cflags: bool, libs: bool) -> None:
-    """Print flags to build C programs: cc prog.c $(pymtp config --cflags --libs)."""
+    """Print flags to build C programs with the library."""
     from .._lib import library_path, package_file
     from ..errors import ReadError
 

@@ -2,11 +2,13 @@
 from __future__ import annotations
 
 import json
-import os
 import sys
 from typing import TYPE_CHECKING, Any
 
 import click
+
+from .base import chunks, coloured, command, echo_json, json_option, offline_option, setting, with_options
+from .models import DRAFTER, LOADING, REFERENCE, find, opened
 
 if TYPE_CHECKING:
     from ..generate import Completion
@@ -24,8 +26,8 @@ class DraftType(click.ParamType):
 
 NUMBER = click.FloatRange(0)
 SAMPLING = [
-    click.option("--max-tokens", "-n", type=click.IntRange(0), help="New tokens at most."),
-    click.option("--temperature", "-t", type=NUMBER, help="0 is greedy. Default: the file's, else 1."),
+    setting("--max-tokens", "-n", type=click.IntRange(0), help="New tokens at most."),
+    setting("--temperature", "-t", type=NUMBER, help="0 is greedy. Default: the file's, else 1."),
     click.option("--top-k", type=click.IntRange(0), help="0 is off. Default: the file's, else 64."),
     click.option("--top-p", type=NUMBER, help="1 is off. Default: the file's, else 0.95."),
     click.option("--min-p", type=NUMBER, help="Default: 0, off."),
@@ -34,37 +36,37 @@ SAMPLING = [
     click.option("--frequency-penalty", type=float, help="Default: 0, off."),
     click.option("--seed", type=click.IntRange(0, 2**64 - 1), help="Default: a fresh one."),
     click.option("--stop", multiple=True, help="Ends the answer before this text. May be given several times."),
-    click.option("--draft", type=DraftType(), default="auto", show_default=True, help="Drafts in a round. Never changes the output."),
+    setting("--draft", type=DraftType(), default="auto", show_default=True, help="Drafts in a round. Never changes the output."),
     click.option("--ignore-eos", is_flag=True, help="Go on after end tokens."),
 ]
 
 
-def with_options(options: list[Any]) -> Any:
-    def decorate(function: Any) -> Any:
-        for option in reversed(options):
-            function = option(function)
-        return function
-    return decorate
-
-
-@click.command()
-@click.argument("target", type=click.Path())
+@command(short_help="Answer a prompt, or chat.", examples="""
+pymtp run gemma4-26b
+pymtp run gemma4-e4b:q8_0 "Why is the sky blue?" --stats
+pymtp run hf.co/user/repo:Q4_K_M --system "Answer in French."
+pymtp run target.gguf --drafter mtp-drafter.gguf --temperature 0 "Hello"
+git diff | pymtp run gemma4-12b --thinking --system "Review this change."
+echo 'def fib(n):' | pymtp run gemma4-e2b --raw --max-tokens 100
+""")
+@REFERENCE
 @click.argument("prompt", required=False)
-@click.option("--drafter", default="auto", show_default=True, help="Path of the drafter, none, or auto: a fitting file beside the target.")
+@DRAFTER
 @click.option("--system", help="System message.")
 @click.option("--thinking/--no-thinking", default=False, help="Let the model think first; its thoughts go to stderr.")
 @click.option("--raw", is_flag=True, help="Continue the prompt as it is, without the chat format.")
 @with_options(SAMPLING)
-@click.option("--context", type=click.IntRange(1), help="Positions. Default: the model's maximum.")
-@click.option("--threads", type=click.IntRange(1), help="Default: one per core.")
-@click.option("--kv", type=click.Choice(["f16", "f32", "q8_0"]), default="f16", show_default=True, help="How keys and values are stored.")
+@with_options(LOADING)
 @click.option("--stats", is_flag=True, help="Speed and accepted drafts, on stderr.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
-def run(target: str, prompt: str | None, drafter: str, system: str | None, thinking: bool, raw: bool, context: int | None,
-        threads: int | None, kv: str, stats: bool, as_json: bool, **options: Any) -> None:
-    """Answer PROMPT with the model TARGET (a GGUF file). Without PROMPT: standard input, or a chat in a terminal."""
-    from ..model import Model
+@offline_option
+@json_option
+def run(target: str, prompt: str | None, drafter: str, system: str | None, thinking: bool, raw: bool, context: int | None, threads: int | None,
+        kv: str, force: bool, stats: bool, offline: bool, as_json: bool, **options: Any) -> None:
+    """Answer PROMPT with MODEL. Without PROMPT: standard input, or a chat in a terminal.
 
+    MODEL is a catalogue name (pymtp list --catalogue), a repository of the Hub (hf.co/USER/REPO, USER/REPO:QUANT), a GGUF file or a folder
+    with one. What is not on this machine yet is pulled first, with its drafter. The drafter never changes the answer.
+    """
     if raw and (system or thinking):
         raise click.UsageError("--raw takes no --system or --thinking", click.get_current_context())
     interactive = prompt is None and sys.stdin.isatty()
@@ -73,14 +75,14 @@ def run(target: str, prompt: str | None, drafter: str, system: str | None, think
     if not interactive and prompt in (None, "-"):
         prompt = sys.stdin.buffer.read().decode("utf-8", "surrogateescape").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     options["stop"] = list(options["stop"]) or None
-    with Model(target, None if drafter == "none" else drafter, threads=threads, context=context, kv=kv) as model:
+    with opened(find(target, drafter, offline), context, threads, kv, force) as model:
         answerer = Answerer(model, system, thinking, raw, stats, options)
         if interactive:
             from .chat import interact
 
             interact(answerer)
         elif as_json:
-            click.echo(json.dumps(as_object(answerer.silent(prompt or ""), raw)))
+            echo_json(as_object(answerer.silent(prompt or ""), raw))
         else:
             answerer.answer(prompt or "")
 
@@ -91,7 +93,7 @@ class Answerer:
     def __init__(self, model: "Model", system: str | None, thinking: bool, raw: bool, stats: bool, options: dict[str, Any]):
         self.model, self.thinking, self.raw, self.stats, self.options = model, thinking, raw, stats, options
         self.system = system
-        self.colour = sys.stderr.isatty() and not os.environ.get("NO_COLOR")
+        self.colour = coloured(sys.stderr)
         self.clear()
 
     def clear(self) -> None:
@@ -106,7 +108,7 @@ class Answerer:
 
     def silent(self, prompt: str) -> "Completion":
         with self._stream(prompt) as stream:
-            for _ in stream:
+            for _ in chunks(stream):
                 pass
             return stream.completion
 
@@ -115,7 +117,7 @@ class Answerer:
         stream, shown = self._stream(prompt), ""
         try:
             with stream:
-                for chunk in stream:
+                for chunk in chunks(stream):
                     shown += self._show(chunk)
         except BaseException:
             if shown:

@@ -1,36 +1,84 @@
-"""pymtp show: what is in a GGUF file, and what running it needs."""
+"""pymtp show: what a model or a GGUF file is, and what running it needs."""
 from __future__ import annotations
 
 import json
+import os
 import re
 from typing import TYPE_CHECKING, Any
 
 import click
 
+from .base import Reference, command, echo_json, json_option, size
+
 if TYPE_CHECKING:
     from ..gguf_file import File, Tensor
-
-NOT_IN_MEMORY = ("per_layer_token_embd.", "v.", "a.", "mm.")  # rows read on demand; encoders that are not loaded
-RING_ROWS = 128  # rows of one pass, which a ring holds beyond its window
+    from ..hub import Resolved
 
 
-@click.command()
-@click.argument("file", type=click.Path())
-@click.option("--json", "as_json", is_flag=True, help="Everything as JSON, tensors one by one.")
+@command(short_help="Show what a model or a GGUF file is.", examples="""
+pymtp show gemma4-26b
+pymtp show model.gguf --items 20
+pymtp show model.gguf --json
+""")
+@click.argument("model", type=Reference(), metavar="MODEL")
 @click.option("--items", default=6, show_default=True, type=click.IntRange(0), help="Array items to print.")
-def show(file: str, as_json: bool, items: int) -> None:
-    """Print metadata, shapes, formats and memory needed of a GGUF FILE."""
+@json_option
+def show(model: str, items: int, as_json: bool) -> None:
+    """Print metadata, shapes, formats and memory needed of MODEL: a GGUF file, or what a name stands for.
+
+    Fetches nothing: of a model of the catalogue that is not here it prints what could be pulled.
+    """
+    from ..errors import HubError
+
+    if os.path.isfile(model):
+        show_file(model, None, items, as_json)
+        return
+    from .. import hub
+
+    try:
+        pair = hub.resolve(model, offline=True)
+    except HubError:
+        if not show_known(model, as_json):
+            raise
+    else:
+        show_file(pair.target, pair, items, as_json)
+
+
+def show_known(name: str, as_json: bool) -> bool:
+    """What the catalogue says of a name, if it is one of its."""
+    from .. import hub
+
+    plain = name.lower().partition(":")[0]
+    known = next((m for m in hub.catalogue() if plain == m.name or plain in m.aliases), None)
+    if known is None:
+        return False
+    about = {"name": known.name, "title": known.title, "licence": known.licence, "aliases": list(known.aliases), "tags": list(known.tags),
+             "default": known.default, "targets": [t.repo for t in known.targets], "drafters": [d.repo for d in known.drafters]}
+    if as_json:
+        echo_json(about)
+    else:
+        click.echo(f"{known.name} is not on this machine: pymtp pull {name}")
+        section("catalogue", [(key, ", ".join(value) if isinstance(value, list) else value) for key, value in about.items()])
+    return True
+
+
+def show_file(file: str, pair: "Resolved | None", items: int, as_json: bool) -> None:
     from ..gguf_file import File
 
     with File(file) as opened:
         tensors = list(opened.tensors())
         metadata = {key: opened.value_json(key, items) for key in opened.keys()}
-        memory = estimate(opened, tensors)
+        memory = needed(opened, file, pair.drafter if pair else None, tensors)
     if as_json:
-        click.echo(json.dumps({"file": file, "metadata": {k: json.loads(v or "null", strict=False) for k, v in metadata.items()},
-                               "tensors": [vars(t) for t in tensors], "memory": memory}, indent=2))
+        echo_json({"file": file, "model": vars(pair) if pair else None,
+                   "metadata": {k: json.loads(v or "null", strict=False) for k, v in metadata.items()},
+                   "tensors": [vars(t) for t in tensors], "memory": memory})
         return
     click.echo(f"{file}: {len(metadata)} keys, {len(tensors)} tensors, {size(sum(t.bytes for t in tensors))}")
+    if pair:
+        origin = f"{pair.repo} at {pair.commit}" if pair.repo else "local"
+        section("model", [("name", pair.name), ("from", origin), ("quantization", pair.quant), ("drafter", pair.drafter or "none"),
+                          ("licence", pair.licence or "unknown"), ("files", size(pair.bytes))])
     section("metadata", [(key, shorten(value or "")) for key, value in metadata.items()])
     section("tensors (rows x row length)", grouped(tensors))
     section("formats", [(kind, f"{n} tensors, {size(total)}") for kind, n, total in formats(tensors)])
@@ -47,13 +95,6 @@ def section(title: str, rows: list[tuple[str, str]]) -> None:
 
 def shorten(value: str, limit: int = 160) -> str:
     return value if len(value) <= limit else value[:limit] + "..."
-
-
-def size(n: int) -> str:
-    for unit, scale in (("GiB", 2**30), ("MiB", 2**20), ("KiB", 2**10)):
-        if n >= scale:
-            return f"{n / scale:.1f} {unit}"
-    return f"{n} B"
 
 
 def formats(tensors: list["Tensor"]) -> list[tuple[str, int, int]]:
@@ -85,31 +126,17 @@ def ranges(numbers: list[int]) -> str:
     return ",".join(str(a) if a == b else f"{a}-{b}" for a, b in out)
 
 
-def estimate(file: "File", tensors: list["Tensor"]) -> dict[str, int]:
-    """Bytes: weights held in memory, and, of a target with f16 keys and values, what a session's cache needs."""
-    untied = any(t.name == "output.weight" for t in tensors)
-    out = {"weights": sum(t.bytes for t in tensors
-                          if not t.name.startswith(NOT_IN_MEMORY) and not (untied and t.name == "token_embd.weight"))}
+def needed(file: "File", path: str, drafter: str | None, tensors: list["Tensor"]) -> dict[str, int]:
+    """Bytes in memory: of a target what it takes with f16 keys and values, of other files their tensors. Nothing of a target that
+    would not load."""
+    from ..errors import Error
+    from ..memory import estimate
+
     if file.value("general.architecture") != "gemma4":
-        return out
-
-    def number(key: str, default: int = 0) -> int:
-        value = file.value("gemma4." + key, default)
-        return value if isinstance(value, int) and 0 <= value < 2**31 else default
-
-    def per_layer(key: str, layers: int, default: Any) -> list[Any]:
-        value = file.value("gemma4." + key, default)
-        value = value if isinstance(value, list) else [value] * layers
-        return value if len(value) >= layers and all(isinstance(v, int) for v in value) else [default] * layers
-
-    layers = min(number("block_count"), 4096)
-    owned = max(0, layers - number("attention.shared_kv_layers"))
-    heads = per_layer("attention.head_count_kv", layers, number("attention.head_count"))
-    sliding = per_layer("attention.sliding_window_pattern", layers, False)
-    full_head, ring_head = number("attention.key_length"), number("attention.key_length_swa")
-    context, window = number("context_length"), number("attention.sliding_window")
-    per_position = sum(4 * heads[i] * full_head for i in range(owned) if not sliding[i])
-    rings = sum(4 * heads[i] * ring_head for i in range(owned) if sliding[i]) * min(window + RING_ROWS, context)
-    out |= {"cache_per_1024_positions": 1024 * per_position, "cache_of_sliding_layers": rings,
-            "cache_at_full_context": per_position * context + rings}
-    return out
+        return {"weights": sum(t.bytes for t in tensors)}
+    try:
+        e = estimate(path, drafter)
+    except Error:
+        return {}
+    return {"weights": e.weights, "activations": e.activations, "cache_per_1024_positions": 1024 * e.kv_per_position,
+            "cache_of_sliding_layers": e.kv_fixed, "cache_at_full_context": e.context * e.kv_per_position + e.kv_fixed}

@@ -1,14 +1,18 @@
 """pymtp quantize add-centroids: a head of clusters for a drafter with a dense one, so that a draft step multiplies fewer rows."""
 from __future__ import annotations
 
-import json
 import time
 from typing import Any
 
 import click
 
+from .. import base
 
-@click.command()
+
+@base.command(examples="""
+pymtp quantize add-centroids mtp-model.gguf mtp-model-clusters.gguf
+pymtp quantize add-centroids mtp-model.gguf out.gguf --target model.gguf --text prose.txt
+""")
 @click.argument("drafter", metavar="DRAFTER.gguf", type=click.Path())
 @click.argument("out", metavar="OUT.gguf", type=click.Path())
 @click.option("--clusters", type=click.IntRange(2), help="A divisor of the vocabulary. Default: the largest up to four times its square root.")
@@ -19,7 +23,7 @@ import click
 @click.option("--threads", type=click.IntRange(1), help="Default: one per core.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done; compute and write nothing.")
 @click.option("--force", is_flag=True, help="Replace OUT.gguf, and a centroid head that the drafter has.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+@base.json_option
 def command(drafter: str, out: str, clusters: int | None, top_k: int | None, target: str | None, text_file: str | None, tokens: int,
             threads: int | None, dry_run: bool, force: bool, as_json: bool) -> None:
     """Group the head rows of DRAFTER.gguf in clusters of equal size and write it with a centroid for each as OUT.gguf.
@@ -45,7 +49,10 @@ def command(drafter: str, out: str, clusters: int | None, top_k: int | None, tar
         if not dry_run:
             result |= make(opened, out, n, top_k, target, text_file, tokens, threads, force)
     result["seconds"] = time.monotonic() - started
-    click.echo(json.dumps(result) if as_json else "\n".join(lines(result)))
+    if as_json:
+        base.echo_json(result)
+    else:
+        click.echo("\n".join(lines(result)))
 
 
 def make(opened: Any, out: str, clusters: int, top_k: int | None, target: str | None, text_file: str | None, tokens: int, threads: int | None,
@@ -76,7 +83,7 @@ def hidden_rows(drafter: str, target: str, text_file: str, tokens: int, threads:
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    from ..show import size
+    from ..base import size
 
     shape = f"{result['clusters']} clusters of {result['members']} rows"
     if not result["written"]:

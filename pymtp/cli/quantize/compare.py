@@ -1,20 +1,24 @@
 """pymtp quantize compare: how far two files, and what their models predict, are apart."""
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 import click
 
+from .. import base
 
-@click.command()
+
+@base.command(examples="""
+pymtp quantize compare model-BF16.gguf model-Q4_K_M.gguf
+pymtp quantize compare model-BF16.gguf model-Q4_K_M.gguf --text prose.txt --tokens 1024
+""")
 @click.argument("a", metavar="A.gguf", type=click.Path())
 @click.argument("b", metavar="B.gguf", type=click.Path())
 @click.option("--text", "text_file", type=click.Path(), help="A UTF-8 file: compare what both models predict on it.")
 @click.option("--tokens", type=click.IntRange(2), default=512, show_default=True, help="Tokens of the text at most.")
 @click.option("--threads", type=click.IntRange(1), help="Of the models. Default: one per core.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+@base.json_option
 def command(a: str, b: str, text_file: str | None, tokens: int, threads: int | None, as_json: bool) -> None:
     """Print in what B.gguf differs from A.gguf: keys, and each tensor's type, size and error.
 
@@ -36,11 +40,15 @@ def command(a: str, b: str, text_file: str | None, tokens: int, threads: int | N
             text = f.read(64 * tokens).decode("utf-8", "replace")  # far more than so many tokens take
         with bar("text", 2 * (tokens - 1), of_bytes=False) as advance:
             result["predictions"] = vars(compare.compare_predictions(a, b, text, tokens, threads, advance))
-    click.echo(json.dumps(result) if as_json else "\n".join(lines(result)))
+    if as_json:
+        base.echo_json(result)
+    else:
+        click.echo("\n".join(lines(result)))
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    from ..show import shorten, size
+    from ..base import size
+    from ..show import shorten
 
     out = []
     if result["keys"]:

@@ -1,15 +1,20 @@
 """pymtp quantize convert: a checkpoint as it is published, as a GGUF file."""
 from __future__ import annotations
 
-import json
 import math
 import time
 from typing import Any
 
 import click
 
+from .. import base
 
-@click.command()
+
+@base.command(examples="""
+pymtp quantize convert gemma-4-E2B-it/ gemma-4-E2B-it-BF16.gguf
+pymtp quantize convert gemma-4-E2B-it-assistant/ mtp-gemma-4-E2B-it.gguf --type Q8_0
+pymtp quantize convert gemma-4-12B-it/ out.gguf --type Q4_K_M --dry-run
+""")
 @click.argument("folder", metavar="CHECKPOINT_DIR", type=click.Path())
 @click.argument("target", metavar="OUT.gguf", type=click.Path())
 @click.option("--type", "mix", metavar="TYPE", default="bf16", show_default=True, help="F32, F16, BF16, or a mix of `pymtp quantize requantize`.")
@@ -19,13 +24,13 @@ import click
 @click.option("--threads", type=click.IntRange(1), help="Default: one per core.")
 @click.option("--dry-run", is_flag=True, help="Check everything but the values and show what would be written; write nothing.")
 @click.option("--force", is_flag=True, help="Replace OUT.gguf.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+@base.json_option
 def command(folder: str, target: str, mix: str, overrides: tuple[str, ...], no_centroids: bool, threads: int | None, dry_run: bool, force: bool,
             as_json: bool) -> None:
     """Write a Hugging Face checkpoint of Gemma 4 or of a drafter (config.json, *.safetensors, tokenizer.json) as OUT.gguf."""
     from ... import convert, mixes
     from ..progress import bar
-    from ..show import size
+    from ..base import size
 
     name = mix.upper()
     if name not in mixes.MIXES:
@@ -43,8 +48,8 @@ def command(folder: str, target: str, mix: str, overrides: tuple[str, ...], no_c
                 plan.write(target, force, lambda e, n: advance(n, e.name))
     seconds = time.monotonic() - started
     if as_json:
-        click.echo(json.dumps({"source": folder, "target": target, "type": name, "tensors": tensors, "notes": notes, "bytes_to": total,
-                               "written": not dry_run, "seconds": seconds}))
+        base.echo_json({"source": folder, "target": target, "type": name, "tensors": tensors, "notes": notes, "bytes_to": total,
+                        "written": not dry_run, "seconds": seconds})
         return
     if dry_run:
         width = max(len(t["name"]) for t in tensors)

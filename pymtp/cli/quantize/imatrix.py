@@ -1,15 +1,19 @@
 """pymtp quantize imatrix: an importance matrix, collected by running a model over text."""
 from __future__ import annotations
 
-import json
 import math
 import os
 import sys
 
 import click
 
+from .. import base
 
-@click.command()
+
+@base.command(examples="""
+pymtp quantize imatrix model-BF16.gguf prose.txt code.txt -o model.imatrix.gguf
+pymtp quantize imatrix model-BF16.gguf prose.txt -o model.imatrix.gguf --pieces 20
+""")
 @click.argument("model", type=click.Path())
 @click.argument("texts", metavar="TEXT...", nargs=-1, required=True, type=click.Path())
 @click.option("--output", "-o", required=True, type=click.Path(), help="File to write.")
@@ -17,7 +21,7 @@ import click
 @click.option("--pieces", "limit", type=click.IntRange(1), help="At most so many pieces. Default: all.")
 @click.option("--threads", type=click.IntRange(1), help="Default: one per core.")
 @click.option("--force", is_flag=True, help="Replace OUTPUT.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+@base.json_option
 def command(model: str, texts: tuple[str, ...], output: str, piece: int, limit: int | None, threads: int | None, force: bool, as_json: bool) -> None:
     """Run MODEL over the files TEXT... (- is standard input) and write the mean squares of what met its weights."""
     from ... import imatrix
@@ -41,7 +45,7 @@ def command(model: str, texts: tuple[str, ...], output: str, piece: int, limit: 
     result = {"output": output, "bytes": size, "tensors": len(sums), "tokens": tokens, "pieces": len(prompts), "unseen": unseen,
               "perplexity": math.exp(min(nll, 700))}
     if as_json:
-        click.echo(json.dumps(result))
+        base.echo_json(result)
     else:
         click.echo(f"{output}: {len(sums)} tensors, {tokens} tokens in {len(prompts)} pieces, perplexity {result['perplexity']:.3f}"
                    + (f"; {unseen} experts' matrices met no token" if unseen else ""))

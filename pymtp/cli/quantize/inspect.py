@@ -1,17 +1,21 @@
 """pymtp quantize inspect: every tensor of a file with its type, its size and what decoding a token reads of it."""
 from __future__ import annotations
 
-import json
 import math
 from typing import Any
 
 import click
 
+from .. import base
 
-@click.command()
+
+@base.command(examples="""
+pymtp quantize inspect model-Q4_K_M.gguf
+pymtp quantize inspect model-Q4_K_M.gguf --by-type
+""")
 @click.argument("file", type=click.Path())
 @click.option("--by-type", is_flag=True, help="Sums by type only.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+@base.json_option
 def command(file: str, by_type: bool, as_json: bool) -> None:
     """List the tensors of FILE (target or drafter) and what they cost.
 
@@ -19,7 +23,7 @@ def command(file: str, by_type: bool, as_json: bool) -> None:
     """
     from ... import costs
     from ...gguf_file import File
-    from ..show import size
+    from ..base import size
 
     with File(file) as opened:
         tensors = costs.table(opened)
@@ -27,7 +31,7 @@ def command(file: str, by_type: bool, as_json: bool) -> None:
              "weights": sum(math.prod(t["dims"]) for t in tensors)}
     types = by_types(tensors, total)
     if as_json:
-        click.echo(json.dumps({"file": file, **total, "types": types, "tensors": tensors}))
+        base.echo_json({"file": file, **total, "types": types, "tensors": tensors})
         return
     if not by_type:
         show([(t["name"], " x ".join(map(str, reversed(t["dims"]))), t) for t in tensors])
@@ -50,7 +54,7 @@ def by_types(tensors: list[dict[str, Any]], total: dict[str, int]) -> list[dict[
 
 
 def show(rows: list[tuple[str, str, dict[str, Any]]]) -> None:
-    from ..show import size
+    from ..base import size
 
     widths = [max((len(row[i]) for row in rows), default=0) for i in (0, 1)]
     for name, what, t in rows:

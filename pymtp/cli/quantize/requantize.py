@@ -1,15 +1,19 @@
 """pymtp quantize requantize: the same model with other tensor types."""
 from __future__ import annotations
 
-import json
 import math
 import time
 from typing import Any
 
 import click
 
+from .. import base
 
-@click.command()
+
+@base.command(examples="""
+pymtp quantize requantize model-BF16.gguf model-Q4_K_M.gguf Q4_K_M --imatrix model.imatrix.gguf
+pymtp quantize requantize model-BF16.gguf model-Q4_0.gguf Q4_0 --tensor "token_embd.weight=Q6_K" --dry-run
+""")
 @click.argument("source", metavar="IN.gguf", type=click.Path())
 @click.argument("target", metavar="OUT.gguf", type=click.Path())
 @click.argument("mix", metavar="TYPE")
@@ -19,7 +23,7 @@ import click
 @click.option("--threads", type=click.IntRange(1), help="Default: one per core.")
 @click.option("--dry-run", is_flag=True, help="Show what would be done; write nothing.")
 @click.option("--force", is_flag=True, help="Replace OUT.gguf.")
-@click.option("--json", "as_json", is_flag=True, help="One JSON object instead of text.")
+@base.json_option
 def command(source: str, target: str, mix: str, overrides: tuple[str, ...], importance: str | None, threads: int | None, dry_run: bool,
             force: bool, as_json: bool) -> None:
     """Write IN.gguf (of a split set: any part) as OUT.gguf with tensors of TYPE.
@@ -28,7 +32,7 @@ def command(source: str, target: str, mix: str, overrides: tuple[str, ...], impo
     """
     from ... import imatrix, mixes, quantize
     from ..progress import bar
-    from ..show import size
+    from ..base import size
 
     name = mix.upper()
     if name not in mixes.MIXES:
@@ -44,7 +48,7 @@ def command(source: str, target: str, mix: str, overrides: tuple[str, ...], impo
                 plan.write(target, force, lambda t, n: advance(n, t.name))
     result["seconds"] = time.monotonic() - started
     if as_json:
-        click.echo(json.dumps(result))
+        base.echo_json(result)
         return
     if dry_run:
         show_plan(result["tensors"], matrix is not None)
@@ -55,7 +59,7 @@ def command(source: str, target: str, mix: str, overrides: tuple[str, ...], impo
 
 
 def show_plan(tensors: list[dict[str, Any]], with_importance: bool) -> None:
-    from ..show import size
+    from ..base import size
 
     width = max((len(t["name"]) for t in tensors), default=0)
     for t in tensors:

@@ -1,0 +1,76 @@
+"""What a user sets once for the command line: a TOML file. Flag > PYMTP_* variable > this file > default.
+
+    # ~/.config/pymtp/config.toml
+    threads = 8
+    context = 16384
+    kv = "q8_0"
+    draft = "auto"
+    temperature = 0.7
+    max_tokens = 2000
+
+The file is PYMTP_CONFIG where that is set, else pymtp/config.toml in $XDG_CONFIG_HOME or ~/.config; it need not exist there. Each
+key is also a variable: PYMTP_THREADS and so on. The Python interface reads none of this: its arguments say all.
+"""
+from __future__ import annotations
+
+import os
+import pathlib
+import sys
+from typing import Any, Callable
+
+from .errors import FormatError, ReadError
+
+if sys.version_info >= (3, 11):
+    import tomllib
+else:
+    import tomli as tomllib
+
+
+def _integer(low: int, high: int | None = None) -> tuple[str, Callable[[Any], bool]]:
+    wanted = f"a number of {low}..{high}" if high else f"a number of {low} or more"
+    return wanted, lambda v: type(v) is int and v >= low and (high is None or v <= high)
+
+
+# name -> (what is expected, whether a value is that)
+KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
+    "threads": _integer(1, 256),
+    "context": _integer(1),
+    "kv": ('"f16", "f32" or "q8_0"', lambda v: v in ("f16", "f32", "q8_0")),
+    "draft": ('"auto" or a number of 0..16', lambda v: v == "auto" or type(v) is int and 0 <= v <= 16),
+    "temperature": ("a number of 0 or more", lambda v: type(v) in (int, float) and 0 <= v < float("inf")),
+    "max_tokens": _integer(0),
+}
+
+
+def variable(key: str) -> str:
+    """The environment variable of a key."""
+    return "PYMTP_" + key.upper()
+
+
+def path() -> pathlib.Path:
+    """The configuration file, whether or not there is one."""
+    if given := os.environ.get("PYMTP_CONFIG"):
+        return pathlib.Path(given).expanduser()
+    return pathlib.Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "pymtp" / "config.toml"
+
+
+def load() -> dict[str, Any]:
+    """The values in the file. Raises ReadError or FormatError, which name file and key."""
+    file = path()
+    try:
+        values = tomllib.loads(file.read_bytes().decode())
+    except FileNotFoundError:
+        if os.environ.get("PYMTP_CONFIG"):
+            raise ReadError(f"{file}: no such file (PYMTP_CONFIG)") from None
+        return {}
+    except OSError as error:
+        raise ReadError(f"{file}: {error.strerror}") from None
+    except ValueError as error:  # malformed TOML or UTF-8
+        raise FormatError(f"{file}: {error}") from None
+    for key, value in values.items():
+        if key not in KEYS:
+            raise FormatError(f"{file}: {key}: no such setting; there are {', '.join(KEYS)}")
+        expected, fits = KEYS[key]
+        if not fits(value):
+            raise FormatError(f"{file}: {key}: expected {expected}, found {value!r}")
+    return values

@@ -1,0 +1,164 @@
+"""Configuration file and variables: precedence, errors that name file and key, and documents that say what the commands say."""
+import importlib.util
+import json
+import pathlib
+import re
+import shlex
+
+import click
+import pytest
+from test_cli import pymtp_cli, refused
+
+from pymtp import settings
+from pymtp.cli import cli
+from pymtp.errors import FormatError, ReadError
+
+ROOT = pathlib.Path(__file__).resolve().parent.parent
+
+
+@pytest.fixture
+def config(tmp_path, monkeypatch):
+    """config(text) writes the file that PYMTP_CONFIG names."""
+    path = tmp_path / "config.toml"
+    monkeypatch.setenv("PYMTP_CONFIG", str(path))
+
+    def write(text):
+        path.write_text(text)
+        return path
+    return write
+
+
+def test_values(config):
+    config('threads = 3\nkv = "q8_0"\ndraft = 4\ntemperature = 1\nmax_tokens = 0\ncontext = 100\n')
+    assert settings.load() == {"threads": 3, "kv": "q8_0", "draft": 4, "temperature": 1, "max_tokens": 0, "context": 100}
+    assert set(settings.load()) == set(settings.KEYS)
+
+
+@pytest.mark.parametrize("text, words", [
+    ("thread = 1", ["thread: no such setting", "threads"]),
+    ("threads = 0", ["threads: expected a number of 1..256, found 0"]),
+    ("threads = true", ["threads: expected", "True"]),
+    ('threads = "8"', ["threads: expected", "'8'"]),
+    ("kv = 8", ["kv: expected", "found 8"]),
+    ('draft = "many"', ["draft: expected", "'many'"]),
+    ("temperature = nan", ["temperature: expected", "nan"]),
+    ("temperature = -0.1", ["temperature: expected", "-0.1"]),
+    ("[threads]\nx = 1", ["threads: expected", "{'x': 1}"]),
+    ("threads = ", ["Invalid value"]),
+    ("threads = 1\nthreads = 2", ["Cannot overwrite a value"]),
+])
+def test_wrong_values_name_file_and_key(config, text, words):
+    path = config(text)
+    with pytest.raises(FormatError) as error:
+        settings.load()
+    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    for word in words:
+        assert word in str(error.value)
+
+
+def test_places(tmp_path, monkeypatch):
+    monkeypatch.delenv("PYMTP_CONFIG", raising=False)
+    monkeypatch.setenv("XDG_CONFIG_HOME", str(tmp_path))
+    assert settings.path() == tmp_path / "pymtp" / "config.toml" and settings.load() == {}
+    settings.path().mkdir(parents=True)
+    with pytest.raises(ReadError, match="config.toml"):
+        settings.load()  # a folder
+    monkeypatch.setenv("PYMTP_CONFIG", str(tmp_path / "none.toml"))
+    with pytest.raises(ReadError, match="none.toml: no such file"):
+        settings.load()
+
+
+def test_malformed_utf8(config):
+    path = config("")
+    path.write_bytes(b"kv = \"\xff\"")
+    with pytest.raises(FormatError, match="config.toml"):
+        settings.load()
+
+
+def test_precedence(data, config):
+    """Flag over variable over file over default, seen in what is generated: max_tokens."""
+    target = data / "tiny-e2b.gguf"
+
+    def tokens(*flags, **env):
+        done = pymtp_cli("run", target, "x", "--raw", "--json", "--ignore-eos", "--temperature", 0, *flags, **env)
+        assert done.returncode == 0, done.stderr
+        return json.loads(done.stdout)["stats"]["tokens"]
+
+    config("max_tokens = 3\nthreads = 1\ncontext = 200\n")
+    assert tokens() == 3
+    assert tokens(PYMTP_MAX_TOKENS="4") == 4
+    assert tokens("--max-tokens", 5, PYMTP_MAX_TOKENS="4") == 5
+
+
+def test_errors_on_the_command_line(data, config):
+    path = config("threads = 1000\n")
+    target = data / "tiny-e2b.gguf"
+    refused(pymtp_cli("run", target, "x"), 1, str(path), "threads", "1000")
+    refused(pymtp_cli("run", target, "x", PYMTP_CONFIG=str(path.parent / "none")), 1, "none")
+    refused(pymtp_cli("run", target, "x", PYMTP_THREADS="x"), 2, "PYMTP_THREADS", "'x'")
+    assert pymtp_cli("run", "--help").returncode == 0 and pymtp_cli("--version").returncode == 0
+    refused(pymtp_cli("run", target, "x", "--max-tokens", 1, PYMTP_THREADS="1", PYMTP_CONFIG=str(config('kv = "f17"'))), 1, "kv", "f17")
+
+
+# ---- documents ----------------------------------------------------------------------------------------------------------
+
+
+def commands(command, path=("pymtp",)):
+    """(words, command) of all commands that do something."""
+    if isinstance(command, click.Group):
+        for name in command.list_commands(None):
+            yield from commands(command.get_command(None, name), (*path, name))
+    else:
+        yield path, command
+
+
+def test_the_document_shows_the_real_help():
+    """docs/CLI.md, word by word: another version of click may break lines elsewhere."""
+    spec = importlib.util.spec_from_file_location("make_cli_docs", ROOT / "tools" / "make_cli_docs.py")
+    tool = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(tool)
+    text = tool.PATH.read_text()
+    assert tool.document(text).split() == text.split(), "run tools/make_cli_docs.py"
+
+
+def test_every_command_has_examples_that_it_accepts():
+    for path, command in commands(cli):
+        assert getattr(command, "examples", None), path
+        for line in command.examples:
+            check_line(line)
+
+
+def check_line(line):
+    """The pymtp commands of a shell line exist and have the options used."""
+    line = line.partition(" #")[0]
+    for part in re.split(r"\||\$\(|\)", line):
+        words = shlex.split(part.partition(">")[0]) if part.strip().startswith("pymtp") else []
+        command = cli
+        words = words[1:]
+        while words and isinstance(command, click.Group) and not words[0].startswith("-"):
+            command, words = command.get_command(None, words[0]), words[1:]
+            assert command, line
+        known = {option for param in command.params for option in (*param.opts, *param.secondary_opts)} | {"--help"}
+        for word in words:
+            if word.startswith("-") and word != "-":
+                assert word.partition("=")[0] in known, (line, word)
+
+
+@pytest.mark.parametrize("name", ["README.md", "docs/CLI.md"])
+def test_commands_in_documents_exist(name):
+    lines = [line.strip() for line in re.findall(r"^    (.*\bpymtp .*)$", (ROOT / name).read_text(), re.M)]
+    assert lines
+    for line in lines:
+        check_line(line)
+
+
+def test_variables_are_documented():
+    """Every PYMTP_* name that the package reads is in docs/CLI.md, and the table there has all settings."""
+    text = (ROOT / "docs" / "CLI.md").read_text()
+    read = {name for p in (ROOT / "pymtp").rglob("*.py") if p.name != "_ffi.py"
+            for name in re.findall(r"environ(?:\.get\(|\[)\"(PYMTP_[A-Z_]+)\"", p.read_text())}
+    assert read
+    for name in read | {settings.variable(key) for key in settings.KEYS}:
+        assert f"`{name}`" in text, name
+    for key in settings.KEYS:
+        assert f"| `{key}` | `{settings.variable(key)}` |" in text, key
