@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, AsyncIterator, Literal, Mapping, Sequence
 
 import numpy as np
 
-from . import chat
+from . import chat, hub
 from ._core import Core, Counters, ModelInfo, open_core
 from ._lib import lib
 from .errors import StateError
@@ -31,7 +31,8 @@ IDLE = 4  # sessions kept for reuse; the least recently used one goes first
 class Model:
     """An open Gemma 4 model.
 
-    target: path of its GGUF file (any part of a split set). drafter: path of an MTP drafter's, None, or "auto": the file
+    target: path of its GGUF file (any part of a split set), or a name ("gemma4-e2b", "gemma4-26b:q8_0", "user/repo:Q4_0"), which is
+    pulled if it is not here (pymtp.hub). drafter: path of an MTP drafter's, None, or "auto": the one that was pulled along, or the file
     beside the target, or in a folder MTP there, that is named like a drafter and fits. threads: default one per core.
     context: positions of each session; default the model's maximum, which reserves address space and commits memory only
     as it fills. kv: how keys and values are stored: f16, f32 or q8_0. chunk: prompt tokens in a pass.
@@ -43,6 +44,9 @@ class Model:
 
     def __init__(self, target: str | os.PathLike[str], drafter: str | os.PathLike[str] | None = "auto", threads: int | None = None,
                  context: int | None = None, kv: str = "f16", *, chunk: int | None = None):
+        if isinstance(target, str) and hub.is_name(target):
+            pair = hub.resolve(target, None if drafter is None else os.fspath(drafter))
+            target, drafter = pair.target, pair.drafter
         self._core: Core = open_core(target, drafter, threads=threads, context=context, kv=kv, chunk=chunk)
         self._lock = threading.Lock()
         self._idle: list[Session] = []  # least recently used first

@@ -22,7 +22,7 @@ import pytest
 
 import huggingface_hub
 from hub_server import PIECE, HubServer, noise
-from pymtp import Error, HubError, hub
+from pymtp import Error, HubError, Model, hub
 from pymtp.hub import cache, download, remote
 from pymtp.hub.progress import Progress
 
@@ -123,6 +123,27 @@ def test_pull(home, server, small):
     assert hub.pull("user/small-GGUF:F32") == got and not server.sent
 
 
+def test_model_by_name(home, server, small):
+    with Model("user/small-GGUF", threads=1) as model:
+        pulled = hub.resolve("user/small-GGUF", offline=True)
+        assert model.drafter_path == pulled.drafter and model.info.drafter_layers
+        assert len(model.complete([2, 5], max_tokens=3, temperature=0, ignore_eos=True).tokens) == 3
+    with Model("user/small-GGUF", None, threads=1) as model:
+        assert model.drafter_path is None
+
+
+@pytest.mark.parametrize("reference, found", [("gemma4-e2b", True), ("gemma4-e2b:nonsense", True), ("hf.co/a/b", True), ("hf:a/b:Q4_0", True),
+                                              ("a/b", True), ("a/b.gguf", False), ("./a", False), ("/a/b", False), ("model.gguf", False)])
+def test_names_and_paths(reference, found):
+    assert hub.is_name(reference) is found
+
+
+def test_a_folder_goes_before_a_repository(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    pathlib.Path("a/b").mkdir(parents=True)
+    assert not hub.is_name("a/b")
+
+
 def test_files_of_another_tool_are_used(home, server, small):
     huggingface_hub.hf_hub_download("user/small-GGUF", "small-F32.gguf", cache_dir=cache.root())
     server.sent.clear()
@@ -218,25 +239,45 @@ def test_blob_without_link_and_blob_that_was_cut(home, server):
     assert cache.pointer(wanted).read_bytes() == content
 
 
+def beginnings():
+    """Bytes on disk of each unfinished file, by its checksum."""
+    return {p.name.partition(".")[0]: p.stat().st_size for p in cache.root().rglob("*.pymtp.incomplete")}
+
+
+def first_ranges(requests):
+    """Where the first request for the content of each file begins, by its checksum."""
+    out = {}
+    for r in requests:
+        if r["host"] == "content" and r["method"] == "GET":
+            out.setdefault(re.search("signature=([0-9a-f]+)", r["path"])[1], int((r["range"] or "bytes=0-")[len("bytes="):-1]))
+    return out
+
+
 def test_killed_at_many_points(home, server, pair):
-    """kill -9 while content flows, again and again; each pull continues where the one before was killed."""
+    """kill -9 while content flows, again and again; each pull asks for what is not on the disk, from the very byte."""
     server.add("user/pair-GGUF", {"pair-Q8_0.gguf": pair[0], "mtp-pair.gguf": pair[1]})
-    total = len(pair[0]) + len(pair[1])
+    total, left, continued = len(pair[0]) + len(pair[1]), {}, 0
     for share in (0.001, 0.1, 0.3, 0.5, 0.7, 0.9, 0.99):
+        begun = len(server.requests)
         server.hold = share * total
         child = start("pull", "user/pair-GGUF:Q8_0")
-        wait_for(lambda: sum(server.sent.values()) >= server.hold)
+        wait_for(lambda: sum(server.sent.values()) >= server.hold and first_ranges(server.requests[begun:]))
         assert child.poll() is None
         child.kill()
         child.communicate()
+        for checksum, at in first_ranges(server.requests[begun:]).items():
+            assert at == left.get(checksum, 0)
+            continued += at > 0
+        left = beginnings()
         assert_sound()
         assert not hub.installed()
         with pytest.raises(HubError, match="not on this machine"):
             hub.resolve("user/pair-GGUF:Q8_0", offline=True)
-    server.hold = None
+    assert continued >= 3
+    server.hold, begun = None, len(server.requests)
     code, out, err = run("pull", "user/pair-GGUF:Q8_0")
     assert (code, err) == (0, "") and pathlib.Path(json.loads(out)["target"]).read_bytes() == pair[0]
-    assert total <= sum(server.sent.values()) <= 1.5 * total  # what was on its way at each kill comes again; 4.5 times if begun afresh
+    assert all(at == left.get(checksum, 0) for checksum, at in first_ranges(server.requests[begun:]).items())
     assert_sound()
 
 

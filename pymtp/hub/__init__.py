@@ -29,6 +29,14 @@ def resolve(reference: str, drafter: str | None = "auto", offline: bool | None =
     return resolve(reference, drafter, offline, progress)
 
 
+def is_name(reference: str) -> bool:
+    """Whether a reference names a model of the catalogue or the Hub, and not a path."""
+    from .known import load
+    from .reference import is_name
+
+    return is_name(reference, load())
+
+
 def pull(reference: str, drafter: str | None = "auto", progress: "Progress | None" = None) -> Resolved:
     """Fetches what a reference names in its newest version, verifies files and pair, and records it. Continues what was
     interrupted; fetches nothing that is here. A local path is only checked."""
@@ -58,4 +66,4 @@ def catalogue() -> "list[Model]":
     return load()
 
 
-__all__ = ["Entry", "Removal", "Resolved", "catalogue", "installed", "pull", "remove", "resolve"]
+__all__ = ["Entry", "Removal", "Resolved", "catalogue", "installed", "is_name", "pull", "remove", "resolve"]

@@ -71,6 +71,13 @@ def parse(text: str, models: list[KnownModel]) -> Reference:
     raise unknown(name, models)
 
 
+def is_name(text: str, models: list[KnownModel]) -> bool:
+    """Whether text is no path: a name of the catalogue, or a repository while no file or folder is called so."""
+    if PREFIX.match(text) or find(text.partition(":")[0], models):
+        return True
+    return bool(REPO.fullmatch(text.partition(":")[0])) and not text.startswith(".") and not text.lower().endswith(".gguf") and not os.path.exists(text)
+
+
 def _known(model: KnownModel, tag: str, text: str) -> Known:
     if tag and tag not in model.tags:
         raise HubError(f"{text}: expected a tag of {model.name}: {', '.join(model.tags)}; found '{tag}'")
