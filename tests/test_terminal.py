@@ -178,6 +178,26 @@ def test_other_commands_in_a_terminal(machine, data):
         assert all(re.search(word, out) for word in words), (args, out)
 
 
+def test_quantize_in_a_terminal(machine, data, tmp_path):
+    """Every command of the group; those that write a file show bars and leave it."""
+    target, drafter, out = data / "trained-py.gguf", data / "trained-py-drafter.gguf", tmp_path / "out.gguf"
+    text = tmp_path / "text.txt"
+    text.write_text("def add(a, b):\n    return a + b\n" * 40)
+    for args, words in [(("inspect", target), ["token_embd.weight", "Q8_0"]),
+                        (("requantize", target, out, "Q4_0", "--dry-run"), ["Q4_0"]),
+                        (("requantize", target, out, "Q4_0", "--threads", "1"), ["out.gguf"]),
+                        (("compare", target, target), ["198 hold the same values"]),
+                        (("imatrix", target, text, "-o", out, "--threads", "1"), ["out.gguf"]),
+                        (("convert", data / "ckpt-26b" / "target", out), ["out.gguf"]),
+                        (("add-centroids", drafter, out, "--clusters", "64", "--top-k", "8", "--threads", "1"), ["out.gguf"])]:
+        t = Terminal(machine, "quantize", *args)
+        shown, code = t.end()
+        assert code == 0 and t.after == t.before and "Traceback" not in shown, shown
+        assert all(re.search(word, shown) for word in words), (args, shown)
+        assert out.exists() == (out in args and "--dry-run" not in args)
+        out.unlink(missing_ok=True)
+
+
 # ---- verify -------------------------------------------------------------------------------------------------------------
 
 
@@ -340,6 +360,16 @@ def test_interrupt_while_measuring(machine, data, name):
     t = Terminal(machine, name, data / "tiny-26b.gguf", "--tokens", "500", "--threads", "1")
     t.expect("prose|round|filling")
     t.interrupted()
+
+
+def test_interrupt_while_quantizing(machine, data, tmp_path):
+    """No file is left, under whatever name."""
+    code = child("import time\nimport pymtp.codec as codec\ndef encode(*_, **__):\n    sys.stderr.write('ENCODING'); sys.stderr.flush()\n    time.sleep(60)\n"
+                 "codec.encode = encode")
+    t = Terminal(machine, "quantize", "requantize", data / "trained-py.gguf", tmp_path / "out.gguf", "Q4_0", code=code)
+    t.expect("ENCODING")
+    t.interrupted()
+    assert not [p for p in tmp_path.iterdir() if "out.gguf" in p.name]
 
 
 # ---- completion ---------------------------------------------------------------------------------------------------------
