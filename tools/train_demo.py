@@ -1,0 +1,41 @@
+"""Trains the demo pair: python tools/train_demo.py FOLDER tokenizer|target|drafter. Needs torch and transformers 5.17.0.
+
+Each stage goes on from its last checkpoint in FOLDER. The stages and their numbers are described in tools/demo/README.md.
+"""
+import argparse
+import json
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent / "demo"))
+
+TARGET_STEPS = 3600
+DRAFTER_STEPS = 1600
+
+
+def main():
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("folder", type=Path, help="where checkpoints are kept")
+    parser.add_argument("stage", choices=("tokenizer", "target", "drafter"))
+    parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--until", type=int, help="stop after this step")
+    args = parser.parse_args()
+    args.folder.mkdir(parents=True, exist_ok=True)
+    import corpus
+    import vocabulary
+    if args.stage == "tokenizer":
+        vocabulary.train(corpus.texts(60000)).save(str(args.folder / "tokenizer.json"))
+        return
+    import torch
+    import train
+    torch.set_num_threads(args.threads)
+    train.compiled()
+    if args.stage == "target":
+        questions = json.loads(corpus.common.QUESTIONS.read_text())
+        train.train_target(args.folder, TARGET_STEPS, questions, args.until)
+    else:
+        train.train_drafter(args.folder, DRAFTER_STEPS, args.until)
+
+
+if __name__ == "__main__":
+    main()
