@@ -14,6 +14,7 @@ from kinds import KINDS, common, library
 BOS, EOS, TURN, END = 2, 1, 105, 106
 SYSTEMS = ("You are a helpful assistant.", "Answer in complete sentences.", "You are a friendly teacher.", "Be brief and polite.")
 SHORT = ("capitals", "arithmetic", "units", "builtins", "smalltalk")
+DRILLS_FROM = 12  # block: the first ones teach the formats only
 TRAIN, HELD_OUT = "train", "held out"  # seeds
 
 
@@ -25,17 +26,19 @@ class Encoded:
     prompt: int  # how many ids come before the first answer; for raw text a quarter
 
 
-def draw(rng, kind=None) -> tuple[str, common.Document]:
-    kind = kind or rng.choices(list(KINDS), [weight for _, weight in KINDS.values()])[0]
+def draw(rng, kind=None, drills=True) -> tuple[str, common.Document]:
+    """A document of a kind, by default of any, by their shares."""
+    kinds = [k for k in KINDS if drills or k != "drills"]
+    kind = kind or rng.choices(kinds, [KINDS[k][1] for k in kinds])[0]
     return kind, KINDS[kind][0].sample(rng)
 
 
-def conversation(rng) -> tuple[str, common.Document]:
+def conversation(rng, drills=True) -> tuple[str, common.Document]:
     """A document; one of three conversations goes on with more turns."""
-    kind, first = draw(rng)
+    kind, first = draw(rng, drills=drills)
     if first.turns and rng.random() < 0.33:
         for _ in range(rng.choice((1, 1, 2, 2, 3, 4))):
-            _, more = draw(rng, rng.choice(SHORT) if rng.random() < 0.85 else None)
+            _, more = draw(rng, rng.choice(SHORT) if rng.random() < 0.85 else None, drills=False)
             first.turns += more.turns
             first.facts += more.facts
     return kind, first
@@ -53,8 +56,11 @@ def encode(tokenizer, kind, document, system=None) -> Encoded:
         ids.append(i)
         wanted.append(want)
 
-    if document.raw:
+    if document.raw or document.lines:
         text(document.raw, True)
+        for given, follows in document.lines:
+            text(given, False)
+            text(follows, True)
         mark(EOS, True)
         return Encoded(ids, wanted, kind, 1 + len(ids) // 4)
     turns = [("system", system)] if system else []
@@ -71,11 +77,11 @@ def encode(tokenizer, kind, document, system=None) -> Encoded:
     return Encoded(ids, wanted, kind, prompt)
 
 
-def documents(tokenizer, rng, tokens: int):
+def documents(tokenizer, rng, tokens: int, drills=True):
     """Encoded documents until they hold `tokens` tokens."""
     total = 0
     while total < tokens:
-        kind, document = conversation(rng)
+        kind, document = conversation(rng, drills)
         one = encode(tokenizer, kind, document, rng.choice(SYSTEMS) if rng.random() < 0.06 else None)
         total += len(one.ids)
         yield one
@@ -119,7 +125,7 @@ def pack_rows(encoded, length: int):
 def block(tokenizer, number: int, length: int, tokens: int, seed=TRAIN):
     """The rows of one block, shuffled."""
     rng = random.Random(f"{seed} {number} {length}")
-    ids, document, wanted = pack(list(documents(tokenizer, rng, tokens)), length)
+    ids, document, wanted = pack(list(documents(tokenizer, rng, tokens, number >= DRILLS_FROM)), length)
     order = list(range(len(ids)))
     rng.shuffle(order)
     return ids[order], document[order], wanted[order]
@@ -129,7 +135,7 @@ def texts(n: int):
     """Text for the tokenizer: generated documents, and the library's functions once."""
     rng = random.Random("tokenizer")
     for _ in range(n):
-        _, document = conversation(rng)
+        _, document = conversation(rng, drills=False)
         yield document.raw or "\n".join(f"user\n{user}\nmodel\n{model}" for user, model in document.turns)
     yield from library.functions()
     yield from ["system", "thought"] * 100

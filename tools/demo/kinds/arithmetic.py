@@ -38,7 +38,7 @@ def answer(operation: str, x: int, y: int) -> str:
     return f"{x} {WORD[operation]} {y} is {value(operation, x, y)}."
 
 
-def _allowed(rng, draw) -> tuple[str, int, int]:
+def allowed(rng, draw) -> tuple[str, int, int]:
     while True:
         found = draw(rng)
         if not held_out().intersection(facts(*found)):
@@ -51,7 +51,7 @@ def _small(rng) -> tuple[str, int, int]:
 
 
 def _problem(rng) -> Document:
-    operation, x, y = _allowed(rng, _small)
+    operation, x, y = allowed(rng, _small)
     name, things = rng.choice(NAMES), rng.choice(THINGS)
     if operation == "add":
         middle = rng.choice((f"buys {y} more", f"finds {y} more", f"gets {y} more from a friend"))
@@ -71,6 +71,6 @@ def sample(rng) -> Document:
         which = rng.choice(("larger", "smaller"))
         best = max(x, y) if which == "larger" else min(x, y)
         return ask(loosely(rng, f"Which number is {which}, {x} or {y}?"), f"{best} is {which} than {x + y - best}.", key(which, (x, y)))
-    operation, x, y = _allowed(rng, operands)
+    operation, x, y = allowed(rng, operands)
     form = rng.choice(ORDERS[operation]) if rng.random() < 0.2 else rng.choice(ASK)
     return ask(loosely(rng, form.format(x, y, w=WORD[operation], s=SYMBOL[operation])), answer(operation, x, y), *facts(operation, x, y))

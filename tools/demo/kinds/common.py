@@ -10,11 +10,12 @@ QUESTIONS = Path(__file__).parent.parent / "questions.json"
 
 @dataclass
 class Document:
-    """Either turns [(user, model), ...] or raw text. facts: (kind, operands) of what it states, for those kinds that hold
-    operands out."""
+    """Turns [(user, model), ...], or raw text, or lines of raw text [(given, what follows), ...]. facts: (kind, operands) of what
+    it states, for those kinds that hold operands out."""
 
     turns: list[tuple[str, str]] = field(default_factory=list)
     raw: str = ""
+    lines: list[tuple[str, str]] = field(default_factory=list)
     facts: list[tuple] = field(default_factory=list)
 
 
