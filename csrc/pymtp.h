@@ -99,10 +99,15 @@ PYMTP_API const char *pymtp_file_key(const pymtp_file *f, size_t i);
 /* The value of a key as JSON text; of arrays at most max_items items, then "...". Returns the byte length needed
  * (without the terminator) and writes at most cap bytes, terminated; -1 when there is no such key. */
 PYMTP_API int64_t pymtp_file_value_json(const pymtp_file *f, const char *key, size_t max_items, char *out, size_t cap);
+/* The value of a key as a GGUF file holds it (type number, then payload), to be copied into another. Returns how many bytes
+ * that takes and writes them when cap suffices; -1 when there is no such key. */
+PYMTP_API int64_t pymtp_file_value_bytes(const pymtp_file *f, const char *key, void *out, size_t cap);
 /* The raw bytes of a string value (which may hold NULs); NULL when there is no such key or it is no string. */
 PYMTP_API const char *pymtp_file_string(const pymtp_file *f, const char *key, size_t *bytes);
 PYMTP_API size_t pymtp_file_n_tensors(const pymtp_file *f);
 PYMTP_API pymtp_status pymtp_file_tensor(const pymtp_file *f, size_t i, pymtp_tensor_info *out);
+/* Reads `bytes` bytes of tensor i's data from `offset` within it, whichever part of a split set holds them. */
+PYMTP_API pymtp_status pymtp_file_read(const pymtp_file *f, size_t i, uint64_t offset, void *dst, size_t bytes, pymtp_error *err);
 
 /* ---- tokenizer ---------------------------------------------------------------------------------------------- */
 

@@ -6,7 +6,7 @@
 from ._core import Counters, ModelInfo
 from ._lib import lib, text as _text
 from .errors import (ArgumentError, CancelledError, ContextError, Error, FormatError, LibraryError, MismatchError, NonFiniteError,
-                     OutOfMemoryError, ReadError, ResourceError, StateError, UnsupportedError)
+                     OutOfMemoryError, ReadError, ResourceError, StateError, UnsupportedError, WriteError)
 from .generate import Chunk, Completion, Options, Stats, TokenLogprob
 from .gguf_file import File
 from .model import Model
@@ -18,4 +18,4 @@ __version__ = _text(lib.pymtp_version())
 __all__ = ["ArgumentError", "CancelledError", "ChatChunk", "ChatCompletion", "ChatStream", "Chunk", "Completion", "ContextError",
            "Counters", "Decoder", "Error", "File", "FormatError", "Generation", "LibraryError", "MismatchError", "Model", "ModelInfo",
            "NonFiniteError", "Options", "OutOfMemoryError", "ReadError", "ResourceError", "Session", "Snapshot", "StateError", "Stats",
-           "TokenLogprob", "Tokenizer", "UnsupportedError", "step"]
+           "TokenLogprob", "Tokenizer", "UnsupportedError", "WriteError", "step"]

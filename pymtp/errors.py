@@ -79,6 +79,12 @@ class ResourceError(Error):
     code = -11
 
 
+class WriteError(Error):
+    """A file could not be written; nothing is left under its name."""
+
+    code = ReadError.code
+
+
 class LibraryError(Error, ImportError):
     """libpymtp is missing or was built from another pymtp.h."""
 

@@ -1,4 +1,4 @@
-"""Looks into any GGUF file: metadata and tensor directory, without loading a model."""
+"""Looks into any GGUF file: metadata, tensor directory and the bytes of tensors, without loading a model."""
 from __future__ import annotations
 
 import json
@@ -65,6 +65,16 @@ class File:
         shown = self.value_json(key, 2**31)
         return default if shown is None else json.loads(shown, strict=False)
 
+    def value_bytes(self, key: str) -> bytes | None:
+        """A value as it stands behind its key in a file, for gguf_write; None when there is no such key."""
+        raw = key.encode("utf-8", "surrogateescape")
+        n = lib.pymtp_file_value_bytes(self._p, raw, ffi.NULL, 0)
+        if n < 0:
+            return None
+        out = bytearray(n)
+        lib.pymtp_file_value_bytes(self._p, raw, ffi.from_buffer(out), n)
+        return bytes(out)
+
     def string(self, key: str) -> str | None:
         """The text of a string value; None when there is no such key or it is no string."""
         size = ffi.new("size_t *")
@@ -77,3 +87,9 @@ class File:
         for i in range(lib.pymtp_file_n_tensors(self._p)):
             Call().check(lib.pymtp_file_tensor(self._p, i, info))
             yield Tensor(text(info.name), text(info.type), list(info.dims[0:info.n_dims]), info.bytes)
+
+    def read(self, index: int, offset: int, out: Any) -> None:
+        """Fills `out`, a writable buffer, with the bytes of tensor `index` (its place in tensors()) from `offset` on."""
+        call = Call()
+        with ffi.from_buffer(out, require_writable=True) as dst:
+            call.check(lib.pymtp_file_read(self._p, index, offset, dst, len(dst), call.err))

@@ -1,4 +1,4 @@
-/* file_api.c - pymtp_file_*: any GGUF file through the public header, for inspection. Immutable after opening. */
+/* file_api.c - pymtp_file_*: any GGUF file through the public header, for inspection and copying. Immutable after opening. */
 #include "base/memory.h"
 #include "gguf/gguf.h"
 
@@ -49,6 +49,11 @@ int64_t pymtp_file_value_json(const pymtp_file *f, const char *key, size_t max_i
     return v ? pm_gguf_json(v, max_items, out, cap) : -1;
 }
 
+int64_t pymtp_file_value_bytes(const pymtp_file *f, const char *key, void *out, size_t cap) {
+    const pm_gguf_value *v = f && key ? pm_gguf_find(f->gguf, key) : NULL;
+    return v ? pm_gguf_value_bytes(v, out, cap) : -1;
+}
+
 const char *pymtp_file_string(const pymtp_file *f, const char *key, size_t *bytes) {
     const pm_gguf_value *v = f && key ? pm_gguf_find(f->gguf, key) : NULL;
     pm_string s;
@@ -66,4 +71,12 @@ pymtp_status pymtp_file_tensor(const pymtp_file *f, size_t i, pymtp_tensor_info 
     *out = (pymtp_tensor_info){.name = t->name, .type = type ? type : f->types + i * TYPE_BYTES, .n_dims = t->n_dims, .bytes = t->bytes};
     for (int k = 0; k < 4; k++) out->dims[k] = t->dims[k];
     return PYMTP_OK;
+}
+
+pymtp_status pymtp_file_read(const pymtp_file *f, size_t i, uint64_t offset, void *dst, size_t bytes, pymtp_error *err) {
+    pm_clear(err);
+    const pm_gguf_tensor *t = f ? pm_gguf_tensor_at(f->gguf, i) : NULL;
+    if (!t) return pm_fail(err, PYMTP_E_ARG, "tensor %zu: expected one of %zu", i, pymtp_file_n_tensors(f));
+    if (bytes && !dst) return pm_fail(err, PYMTP_E_ARG, "dst: expected memory, found NULL");
+    return pm_gguf_read(f->gguf, t, offset, dst, bytes, err);
 }

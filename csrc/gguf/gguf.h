@@ -53,6 +53,8 @@ int pm_gguf_float(const pm_gguf_value *v, uint64_t i, double *out); /* floats an
 int pm_gguf_str(const pm_gguf_value *v, uint64_t i, pm_string *out);
 /* JSON text, as pymtp_file_value_json. */
 int64_t pm_gguf_json(const pm_gguf_value *v, size_t max_items, char *out, size_t cap);
+/* The value as in a file: type number, then payload. Returns how many bytes that takes, and writes them when cap suffices. */
+int64_t pm_gguf_value_bytes(const pm_gguf_value *v, void *out, size_t cap);
 
 /* tensors (of all parts) */
 size_t pm_gguf_n_tensors(const pm_gguf *g);

@@ -221,10 +221,14 @@ static pymtp_status set_ids(pymtp_tokenizer *t, const pm_gguf *file, pymtp_error
     if (!(t->eog = pm_new((size_t)t->n, 1, "end tokens", err))) return PYMTP_E_NOMEM;
     for (size_t i = 0; i < COUNT(eog_pieces); i++)
         if ((id = find_text(t, eog_pieces[i])) >= 0) t->eog[id] = 1;
-    const pm_gguf_value *v = pm_gguf_find(file, KEY "eos_token_id"); /* a scalar, or several */
-    for (uint64_t i = 0; v && i < pm_gguf_value_count(v); i++) {
-        PM_TRY(get_id(t, v, i, KEY "eos_token_id", &id, err));
-        t->eog[id] = 1;
+    static const char *const end_keys[] = {KEY "eos_token_id", KEY "eos_token_ids"}; /* each a scalar, or several */
+    const pm_gguf_value *v;
+    for (size_t k = 0; k < COUNT(end_keys); k++) {
+        v = pm_gguf_find(file, end_keys[k]);
+        for (uint64_t i = 0; v && i < pm_gguf_value_count(v); i++) {
+            PM_TRY(get_id(t, v, i, end_keys[k], &id, err));
+            t->eog[id] = 1;
+        }
     }
     if (!pm_gguf_find(file, KEY "suppress_tokens")) return PYMTP_OK;
     PM_TRY(get_array(file, KEY "suppress_tokens", &v, err));

@@ -13,6 +13,7 @@ from .. import __version__
 from ..errors import Error
 from .bench import bench
 from .config import config
+from .quantize import quantize
 from .run import run
 from .show import show
 
@@ -23,7 +24,7 @@ def cli() -> None:
     """Run Gemma 4 GGUF models with their Multi-Token-Prediction drafters."""
 
 
-for command in (run, show, bench, config):
+for command in (run, show, bench, quantize, config):
     cli.add_command(command)
 
 
@@ -34,8 +35,13 @@ def fail(text: str, code: int) -> None:
 
 def main(args: list[str] | None = None) -> None:
     """Entry point of the console script."""
+    run_command(cli, "pymtp", args)
+
+
+def run_command(command: click.Command, name: str, args: list[str] | None = None) -> None:
+    """Runs a command and ends the process with its exit code."""
     try:
-        code = cli.main(args, prog_name="pymtp", standalone_mode=False)
+        code = command.main(args, prog_name=name, standalone_mode=False)
         sys.stdout.flush()
         sys.exit(code if isinstance(code, int) else 0)
     except click.exceptions.NoArgsIsHelpError as error:

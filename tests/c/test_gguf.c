@@ -58,6 +58,23 @@ static pm_gguf *open_image(image *m, const char *path) {
 
 /* ---- tests ---- */
 
+/* Keys and the bytes of their values are the file itself, from its head to the directory. */
+static void check_value_bytes(const pm_gguf *g, const image *m) {
+    unsigned char got[256];
+    image again;
+    put_head(&again, 0, pm_gguf_n_keys(g));
+    for (size_t k = 0; k < pm_gguf_n_keys(g); k++) {
+        const pm_gguf_value *v = pm_gguf_value_at(g, k);
+        const int64_t n = pm_gguf_value_bytes(v, got, sizeof got);
+        got[0] = 0x77;
+        CHECK(pm_gguf_value_bytes(v, NULL, 0) == n && pm_gguf_value_bytes(v, got + 1, (size_t)n - 1) == n && got[0] == 0x77, "%s", pm_gguf_key(g, k));
+        pm_gguf_value_bytes(v, got, sizeof got);
+        put_text(&again, pm_gguf_key(g, k));
+        put(&again, got, (size_t)n);
+    }
+    CHECK(again.n == m->n && !memcmp(again.data, m->data, m->n), "values as bytes: %zu, expected %zu", again.n, m->n);
+}
+
 static void test_values(const char *path) {
     image m;
     pm_string s;
@@ -89,9 +106,12 @@ static void test_values(const char *path) {
     put_text(&m, "three");
     put_key(&m, "nested", PM_GGUF_ARRAY);
     put_u32(&m, PM_GGUF_ARRAY);
-    put_u64(&m, 1);
+    put_u64(&m, 2);
     put_u32(&m, PM_GGUF_U8);
     put_u64(&m, 0);
+    put_u32(&m, PM_GGUF_STRING);
+    put_u64(&m, 1);
+    put_text(&m, "deep");
     pm_gguf *g = open_image(&m, path);
     if (!g) return;
     CHECK(pm_gguf_n_keys(g) == 8 && !strcmp(pm_gguf_key(g, 1), "i32") && !pm_gguf_key(g, 8) && !pm_gguf_value_at(g, 8), "keys");
@@ -115,8 +135,9 @@ static void test_values(const char *path) {
     CHECK(pm_gguf_str(v, 1, &s) && s.bytes == 0 && !s.data[0] && pm_gguf_str(v, 2, &s) && !strcmp(s.data, "three"), "texts");
     CHECK(!pm_gguf_str(v, 3, &s) && !pm_gguf_int(v, 0, &i), "texts past the end");
     v = pm_gguf_find(g, "nested");
-    CHECK(!pm_gguf_int(v, 0, &i) && !pm_gguf_float(v, 0, &d) && !pm_gguf_str(v, 0, &s) && pm_gguf_json(v, 9, NULL, 5) == 4, "nested");
+    CHECK(!pm_gguf_int(v, 0, &i) && !pm_gguf_float(v, 0, &d) && !pm_gguf_str(v, 0, &s) && pm_gguf_json(v, 9, NULL, 5) == (int64_t)strlen("[[], [\"deep\"]]"), "nested");
     CHECK(pm_gguf_bytes(g) == m.n && !strcmp(pm_gguf_path(g), path), "file");
+    check_value_bytes(g, &m);
     pm_gguf_close(g);
 }
 
@@ -151,11 +172,19 @@ static void test_split(const char *folder) {
         CHECK(pm_gguf_read(g, b, 16, got, 0, &err) == PYMTP_OK, "nothing at the end");
         CHECK(pm_gguf_read(g, b, 4, got, 13, &err) == PYMTP_E_ARG && strstr(err.text, "second"), "%s", err.text);
         CHECK(pm_gguf_read(g, b, UINT64_MAX, got, 13, NULL) == PYMTP_E_ARG, "wrapping");
+        pymtp_file *f = pymtp_file_open(path[0], &err);
+        CHECK(pymtp_file_read(f, 1, 3, got, 13, &err) == PYMTP_OK && got[0] == 135 && got[12] == 147, "second: %s", err.text);
+        CHECK(pymtp_file_read(f, 1, 4, got, 13, &err) == PYMTP_E_ARG && strstr(err.text, "second"), "%s", err.text);
+        CHECK(pymtp_file_read(f, 2, 0, got, 0, &err) == PYMTP_E_ARG && pymtp_file_read(NULL, 0, 0, got, 0, NULL) == PYMTP_E_ARG, "no such tensor");
+        CHECK(pymtp_file_read(f, 0, 0, NULL, 1, &err) == PYMTP_E_ARG && pymtp_file_read(f, 0, 64, NULL, 0, &err) == PYMTP_OK, "nowhere");
+        pymtp_file_close(f);
         pymtp_error shrunk = {0};
         CHECK(!truncate(path[0], (off_t)a->offset + 10), "truncate");
         CHECK(pm_gguf_read(g, a, 0, got, 64, &shrunk) == PYMTP_E_IO && strstr(shrunk.text, path[0]), "a file that shrinks: %s", shrunk.text);
     }
     pm_gguf_close(g);
+    pymtp_file *f = pymtp_file_open(path[0], &err);
+    CHECK(!f && strstr(err.text, path[0]), "the shrunk part is refused: %s", err.text);
     unlink(path[0]);
     unlink(path[1]);
 }

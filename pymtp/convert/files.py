@@ -1,0 +1,108 @@
+"""JSON files of a checkpoint, and checked access to what is in them. Every failure names the file and the key."""
+from __future__ import annotations
+
+import json
+import pathlib
+from typing import Any
+
+from ..errors import FormatError, ReadError
+
+FLOAT32_MAX = 3.4028234663852886e38
+MAX_BYTES = 1 << 30  # of a JSON file; tokenizer.json of Gemma 4 has 32 MB
+
+
+def is_text(value: str) -> bool:
+    """JSON can spell halves of surrogate pairs, which are no text."""
+    return not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def read_text(path: pathlib.Path) -> str:
+    """The text of a file in UTF-8."""
+    return _decode(read_bytes(path), str(path))
+
+
+def read_bytes(path: pathlib.Path) -> bytes:
+    try:
+        size = path.stat().st_size
+        if size > MAX_BYTES:
+            raise FormatError(f"{path}: expected at most {MAX_BYTES} bytes, found {size}")
+        return path.read_bytes()
+    except OSError as error:
+        raise ReadError(f"{path}: {error.strerror}") from None
+
+
+def read_object(path: pathlib.Path) -> dict[str, Any]:
+    """The JSON object in a file."""
+    return parse_object(read_bytes(path), str(path))
+
+
+def parse_object(raw: bytes, where: str) -> dict[str, Any]:
+    """A JSON object without repeated keys."""
+    def unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+        made = dict(pairs)
+        if len(made) != len(pairs):
+            seen: set[str] = set()
+            twice = next(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
+            raise FormatError(f"{where}: key '{twice[:80]}': found twice")
+        return made
+
+    try:
+        value = json.loads(_decode(raw, where), object_pairs_hook=unique)
+    except (ValueError, RecursionError) as error:
+        raise FormatError(f"{where}: expected JSON, found {error}") from None
+    if not isinstance(value, dict):
+        raise FormatError(f"{where}: expected a JSON object, found {type(value).__name__}")
+    return value
+
+
+def _decode(raw: bytes, where: str) -> str:
+    try:
+        return raw.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise FormatError(f"{where}: expected UTF-8, found byte {raw[error.start]:#04x} at {error.start}") from None
+
+
+class Fields:
+    """A JSON object whose values are checked as they are asked for. A key that is null counts as absent."""
+
+    REQUIRED: Any = object()
+
+    def __init__(self, values: dict[str, Any], where: str, prefix: str = ""):
+        self.values, self.where, self.prefix = values, where, prefix
+
+    def error(self, key: str, expected: str, kind: type[Exception] = FormatError) -> Exception:
+        found = json.dumps(self.values[key])[:80] if key in self.values else "none"
+        return kind(f"{self.where}: key '{self.prefix}{key}': expected {expected}, found {found}")
+
+    def get(self, key: str, default: Any, expected: str, fits: Any) -> Any:
+        value = self.values.get(key)
+        if value is None:
+            if default is Fields.REQUIRED:
+                raise self.error(key, expected)
+            return default
+        if not fits(value):
+            raise self.error(key, expected)
+        return value
+
+    def size(self, key: str, default: Any = REQUIRED, least: int = 1, most: int = 2**31 - 1) -> Any:
+        return self.get(key, default, f"an integer in {least}..{most}", lambda v: type(v) is int and least <= v <= most)
+
+    def number(self, key: str, default: Any = REQUIRED) -> Any:
+        value = self.get(key, default, "a number of 32 bits", lambda v: type(v) in (int, float) and abs(v) <= FLOAT32_MAX)
+        return value if value is None else float(value)
+
+    def flag(self, key: str, default: Any = REQUIRED) -> Any:
+        return self.get(key, default, "true or false", lambda v: isinstance(v, bool))
+
+    def text(self, key: str, default: Any = REQUIRED) -> Any:
+        return self.get(key, default, "text", lambda v: isinstance(v, str) and is_text(v))
+
+    def object(self, key: str) -> "Fields":
+        """The object under a key, empty when there is none."""
+        return Fields(self.get(key, {}, "an object", lambda v: isinstance(v, dict)), self.where, f"{self.prefix}{key}.")
+
+    def sizes(self, key: str, default: Any) -> Any:
+        """Non-negative integers; one alone counts as a list."""
+        value = self.get(key, default, "an integer or a list of them",
+                         lambda v: all(type(n) is int and 0 <= n < 2**31 for n in (v if isinstance(v, list) else [v])))
+        return [value] if type(value) is int else value

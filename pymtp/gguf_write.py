@@ -1,0 +1,236 @@
+"""Writes GGUF files, version 3: keys, tensor directory, then the data of the tensors, chunk by chunk.
+
+    keys = {"general.architecture": encode("str", "gemma4"), "gemma4.block_count": encode("u32", 30)}
+    tensors = [Entry("token_embd.weight", "Q8_0", [2816, 262144], chunks)]
+    write(path, keys, tensors)
+
+The file appears under its name when it is complete and on the disk, or not at all: it grows under a hidden name in the same folder,
+which is removed when anything fails, and on Ctrl-C, SIGTERM and SIGHUP. What a killed process left there, the next write of
+the same name removes. Memory holds one chunk of one tensor. Keys and their order are the caller's.
+"""
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import glob
+import os
+import pathlib
+import secrets
+import signal
+import struct
+import threading
+from dataclasses import dataclass
+from typing import Any, BinaryIO, Callable, Iterable, Iterator, Mapping, Sequence
+
+from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
+
+from .errors import ArgumentError, WriteError
+
+SLICE_BYTES = 64 << 20  # most bytes of a chunk, by agreement: what producers of tensor data cut their work into
+ALIGNMENT = 32          # unless general.alignment says otherwise
+NUMBERS = {"u8": (0, "B"), "i8": (1, "b"), "u16": (2, "H"), "i16": (3, "h"), "u32": (4, "I"), "i32": (5, "i"), "f32": (6, "f"),
+           "bool": (7, "?"), "u64": (10, "Q"), "i64": (11, "q"), "f64": (12, "d")}
+STRING, ARRAY = 8, 9
+
+# ---- values and tensors ----
+
+def _type_number(kind: str) -> int:
+    if kind.startswith("["):
+        return ARRAY
+    if kind == "str":
+        return STRING
+    if kind not in NUMBERS:
+        raise ArgumentError(f"kind: expected str, one of {', '.join(NUMBERS)} or one of these in brackets, found {kind!r}")
+    return NUMBERS[kind][0]
+
+
+def _payload(kind: str, value: Any) -> bytes:
+    if kind == "str":
+        raw = value if isinstance(value, bytes) else value.encode("utf-8", "surrogatepass")
+        return struct.pack("<Q", len(raw)) + raw
+    if not kind.startswith("["):
+        return struct.pack("<" + NUMBERS[kind][1], value)
+    inner = kind[1:-1]
+    head = struct.pack("<IQ", _type_number(inner), len(value))
+    if inner in NUMBERS:
+        return head + struct.pack(f"<{len(value)}{NUMBERS[inner][1]}", *value)
+    return head + b"".join(_payload(inner, v) for v in value)
+
+
+def encode(kind: str, value: Any) -> bytes:
+    """A value as the bytes behind its key (as File.value_bytes). kind: "str", "u32", "f32", "bool", ..., or "[kind]" for an array."""
+    number = _type_number(kind)
+    try:
+        return struct.pack("<I", number) + _payload(kind, value)
+    except (struct.error, AttributeError, TypeError) as error:
+        raise ArgumentError(f"a value of kind {kind}: {error}") from None
+
+
+def row_bytes(type: str, cols: int) -> int:
+    """Bytes of a row of `cols` values of a type ("Q4_K", ...)."""
+    values, size = GGML_QUANT_SIZES[GGMLQuantizationType[type]]
+    if cols % values:
+        raise ArgumentError(f"{type}: rows hold a multiple of {values} values, found {cols}")
+    return cols // values * size
+
+
+@dataclass(frozen=True)
+class Entry:
+    """A tensor to write. dims[0] is the row length. chunks() gives its bytes in order, as bytes-like pieces of at most SLICE_BYTES."""
+
+    name: str
+    type: str
+    dims: Sequence[int]
+    chunks: Callable[[], Iterable[Any]]
+
+    @property
+    def bytes(self) -> int:
+        rows = 1
+        for n in self.dims[1:]:
+            rows *= n
+        return rows * row_bytes(self.type, self.dims[0])
+
+
+def padded(n: int, alignment: int) -> int:
+    return -(-n // alignment) * alignment
+
+
+def alignment_of(keys: Mapping[str, bytes]) -> int:
+    raw = keys.get("general.alignment")
+    if raw is None:
+        return ALIGNMENT
+    value = struct.unpack("<I", raw[4:])[0] if raw[:4] == struct.pack("<I", NUMBERS["u32"][0]) else 0
+    if value < 8 or value & (value - 1):
+        raise ArgumentError("general.alignment: expected a u32, a power of two from 8")
+    return value
+
+
+def header(keys: Mapping[str, bytes], tensors: Sequence[Entry]) -> bytes:
+    """Everything before the data, padded to where it begins."""
+    alignment, offset = alignment_of(keys), 0
+    parts = [struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(keys))]
+    for key, value in keys.items():
+        parts += [_payload("str", key), value]
+    for t in tensors:
+        parts += [_payload("str", t.name), struct.pack(f"<I{len(t.dims)}QIQ", len(t.dims), *t.dims, GGMLQuantizationType[t.type], offset)]
+        offset += padded(t.bytes, alignment)
+    head = b"".join(parts)
+    return head + bytes(padded(len(head), alignment) - len(head))
+
+
+def file_bytes(keys: Mapping[str, bytes], tensors: Sequence[Entry]) -> int:
+    """Size of the file that write() makes."""
+    alignment = alignment_of(keys)
+    return len(header(keys, tensors)) + sum(padded(t.bytes, alignment) for t in tensors)
+
+
+# ---- the file under its hidden name ----
+
+class _Terminated(BaseException):
+    """A signal that ends the process, as an exception, so that what must be removed is removed first."""
+
+    def __init__(self, number: int):
+        super().__init__(number)
+        self.number = number
+
+
+@contextlib.contextmanager
+def _signals_unwind() -> Iterator[None]:
+    """Inside, SIGTERM and SIGHUP unwind the stack before they end the process, as SIGINT does. Handlers of the program stay."""
+    def raise_it(number: int, frame: Any) -> None:
+        raise _Terminated(number)
+
+    changed = []
+    if threading.current_thread() is threading.main_thread():
+        changed = [n for n in (signal.SIGTERM, signal.SIGHUP) if signal.getsignal(n) == signal.SIG_DFL]
+    try:
+        for number in changed:
+            signal.signal(number, raise_it)
+        yield
+    except _Terminated as error:
+        signal.signal(error.number, signal.SIG_DFL)
+        os.kill(os.getpid(), error.number)
+        raise
+    finally:
+        for number in changed:
+            signal.signal(number, signal.SIG_DFL)
+
+
+def _remove_abandoned(folder: pathlib.Path, prefix: str) -> None:
+    """Removes partial files whose writer is gone: it would hold their lock."""
+    for path in folder.glob(glob.escape(prefix) + "*"):
+        with contextlib.suppress(OSError), open(path, "rb") as f:
+            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            path.unlink()
+
+
+def _check_target(path: pathlib.Path, overwrite: bool) -> None:
+    if not os.path.lexists(path):
+        return
+    if not overwrite:
+        raise WriteError(f"{path}: exists already")
+    if path.is_symlink() or not path.is_file():
+        raise WriteError(f"{path}: expected a regular file to replace, found something else")
+
+
+@contextlib.contextmanager
+def new_file(path: str | os.PathLike[str], size: int, overwrite: bool = False) -> Iterator[BinaryIO]:
+    """A file to write `size` bytes into; at the end of the block it is on the disk under its name. Without overwrite, an existing
+    file is refused. Failures of the system are raised as WriteError."""
+    final = pathlib.Path(path)
+    _check_target(final, overwrite)
+    prefix = f".{final.name}.part-"
+    part = final.with_name(prefix + f"{os.getpid()}-{secrets.token_hex(4)}")
+    _remove_abandoned(final.parent, prefix)
+    with _signals_unwind():
+        try:
+            disk = os.statvfs(final.parent)
+            left = disk.f_bavail * disk.f_frsize
+            if disk.f_blocks and left < size:
+                raise WriteError(f"{final}: needs {size} bytes, {left} are left on its disk")
+            with open(part, "xb") as f:
+                with contextlib.suppress(OSError):  # not every file system has locks
+                    fcntl.flock(f, fcntl.LOCK_EX)
+                yield f
+                f.flush()
+                os.fsync(f.fileno())
+                _check_target(final, overwrite)
+                os.replace(part, final)
+            _sync_folder(final.parent)
+        except OSError as error:
+            name = final if error.filename in (None, str(part)) else error.filename
+            raise WriteError(f"{name}: {error.strerror or error}") from error
+        finally:
+            part.unlink(missing_ok=True)
+
+
+def _sync_folder(folder: pathlib.Path) -> None:
+    fd = os.open(folder, os.O_RDONLY)
+    try:
+        os.fsync(fd)
+    except OSError:
+        pass  # some file systems do not let one; the data itself is safe
+    finally:
+        os.close(fd)
+
+
+def write(path: str | os.PathLike[str], keys: Mapping[str, bytes], tensors: Sequence[Entry], overwrite: bool = False,
+          progress: Callable[[Entry, int], None] | None = None) -> int:
+    """Writes the file and returns its size. progress(tensor, bytes written of it just now) is called after every chunk."""
+    head, alignment, size = header(keys, tensors), alignment_of(keys), file_bytes(keys, tensors)
+    with new_file(path, size, overwrite) as f:
+        f.write(head)
+        for t in tensors:
+            left = t.bytes
+            for chunk in t.chunks():
+                view = memoryview(chunk).cast("B")
+                left -= len(view)
+                if left < 0:
+                    raise ArgumentError(f"tensor {t.name}: more than {t.bytes} bytes of data")
+                f.write(view)
+                if progress:
+                    progress(t, len(view))
+            if left:
+                raise ArgumentError(f"tensor {t.name}: expected {t.bytes} bytes of data, found {t.bytes - left}")
+            f.write(bytes(padded(t.bytes, alignment) - t.bytes))
+    return size

@@ -1,0 +1,203 @@
+"""The GGUF writer: what it writes reads back, and a write that fails, is interrupted or killed leaves nothing under the final name."""
+import os
+import resource
+import signal
+import subprocess
+import sys
+
+import numpy as np
+import pytest
+from gguf import GGUFReader
+
+import pymtp
+from gguf_build import Builder
+from pymtp.errors import ArgumentError, WriteError
+from pymtp.gguf_write import Entry, encode, file_bytes, new_file, write
+
+VALUES = [("u8", 255), ("i8", -1), ("u16", 65535), ("i16", -2), ("u32", 2**32 - 1), ("i32", -3), ("f32", 0.1), ("bool", True), ("u64", 2**64 - 1),
+          ("i64", -4), ("f64", 0.1), ("str", "déjà"), ("str", ""), ("[str]", ["a", "", "b\n"]), ("[u32]", []), ("[f32]", [1.5, -0.0]),
+          ("[bool]", [True, False]), ("[[i16]]", [[1, -1], []]), ("[[str]]", [["x"], []])]
+
+
+def example(alignment=None):
+    """The same file for the writer and for the independent Builder of the tests."""
+    rng = np.random.default_rng(0)
+    builder = Builder(alignment=alignment)
+    keys = {} if alignment is None else {"general.alignment": encode("u32", alignment)}
+    for i, (kind, value) in enumerate([("str", "gemma4"), *VALUES]):
+        key = f"key.{i}" if i else "general.architecture"
+        builder.kv(key, kind, value)
+        keys[key] = encode(kind, value)
+    tensors = []
+    for name, kind, number, dims, n in (("a", "F32", 0, [3], 12), ("b.weight", "Q8_0", 8, [64, 5], 340), ("c", "Q4_K", 12, [256, 2, 3], 864)):
+        data = rng.bytes(n)
+        builder.tensor(name, dims, number, data)
+        tensors.append(Entry(name, kind, dims, lambda data=data: (data[i:i + 100] for i in range(0, len(data), 100))))
+    return keys, tensors, builder.build()
+
+
+@pytest.mark.parametrize("alignment", [None, 8, 4096])
+def test_bytes_are_those_of_the_format(tmp_path, alignment):
+    keys, tensors, expected = example(alignment)
+    align = alignment or 32
+    expected += bytes(-len(expected) % align)  # the writer pads the last tensor as well
+    seen = []
+    assert write(tmp_path / "x.gguf", keys, tensors, progress=lambda t, n: seen.append((t.name, n))) == len(expected) == file_bytes(keys, tensors)
+    assert (tmp_path / "x.gguf").read_bytes() == expected
+    assert sum(n for name, n in seen if name == "b.weight") == 340 and max(n for _, n in seen) <= 100
+    assert os.listdir(tmp_path) == ["x.gguf"]
+
+
+def test_readers_agree(tmp_path):
+    keys, tensors, _ = example()
+    write(tmp_path / "x.gguf", keys, tensors)
+    with pymtp.File(tmp_path / "x.gguf") as f:
+        assert {key: f.value_bytes(key) for key in f.keys()} == keys and list(keys) == f.keys()
+        assert f.value_bytes("none") is None
+        assert [(t.name, t.type, t.dims, t.bytes) for t in f.tensors()] == [(t.name, t.type, list(t.dims), t.bytes) for t in tensors]
+        for i, t in enumerate(tensors):
+            out = bytearray(t.bytes)
+            f.read(i, 0, out)
+            assert out == b"".join(t.chunks())
+        with pytest.raises(ArgumentError, match="b.weight"):
+            f.read(1, 300, bytearray(41))
+    reader = GGUFReader(tmp_path / "x.gguf")  # of another hand
+    assert {t.name: bytes(t.data) for t in reader.tensors} == {t.name: b"".join(t.chunks()) for t in tensors}
+    assert reader.fields["key.12"].contents() == "déjà" and reader.fields["key.9"].contents() == 2**64 - 1
+
+
+def test_values_of_the_wrong_kind():
+    for kind, value in (("u8", 256), ("u32", -1), ("f32", "x"), ("str", 5), ("[u32]", 5), ("[u8]", [300])):
+        with pytest.raises(ArgumentError, match="kind"):
+            encode(kind, value)
+    with pytest.raises(ArgumentError, match="u7"):
+        encode("u7", 1)
+
+
+def test_no_tensor_of_the_wrong_size(tmp_path):
+    for data in (bytes(8), bytes(16)):
+        with pytest.raises(ArgumentError, match="tensor a"):
+            write(tmp_path / "x", {}, [Entry("a", "F32", [3], lambda: [data])])
+    with pytest.raises(ArgumentError, match="32"):
+        write(tmp_path / "x", {}, [Entry("a", "Q8_0", [33], lambda: [])])
+    assert os.listdir(tmp_path) == []
+
+
+def test_existing_files(tmp_path):
+    path = tmp_path / "x.gguf"
+    path.write_bytes(b"old")
+    with pytest.raises(WriteError, match="x.gguf: exists"):
+        write(path, {}, [])
+    assert path.read_bytes() == b"old"
+    write(path, {}, [], overwrite=True)
+    assert path.read_bytes()[:4] == b"GGUF" and os.listdir(tmp_path) == ["x.gguf"]
+    (tmp_path / "link").symlink_to(path)
+    (tmp_path / "pipe").mkdir()
+    for name in ("link", "pipe"):
+        with pytest.raises(WriteError, match=name):
+            write(tmp_path / name, {}, [], overwrite=True)
+
+
+def test_a_file_that_appears_meanwhile_is_kept(tmp_path):
+    with pytest.raises(WriteError, match="exists"):
+        with new_file(tmp_path / "x", 0) as f:
+            f.write(b"new")
+            (tmp_path / "x").write_bytes(b"other")
+    assert (tmp_path / "x").read_bytes() == b"other" and os.listdir(tmp_path) == ["x"]
+
+
+def test_a_source_that_fails(tmp_path):
+    def chunks():
+        yield bytes(4)
+        raise OSError(5, "Input/output error", "source.bin")
+
+    with pytest.raises(WriteError, match="source.bin: Input/output error"):
+        write(tmp_path / "x", {}, [Entry("a", "F32", [3], chunks)])
+    with pytest.raises(WriteError, match="none: No such file"):
+        write(tmp_path / "none" / "x", {}, [])
+    assert os.listdir(tmp_path) == []
+
+
+def test_no_room_is_seen_before(tmp_path):
+    with pytest.raises(WriteError, match=r"x: needs 4611686018427387904 bytes, \d+ are left"):
+        with new_file(tmp_path / "x", 2**62):
+            pass
+    assert os.listdir(tmp_path) == []
+
+
+# ---- as a process ----
+
+SCRIPT = """
+import sys, time
+from pymtp.errors import WriteError
+from pymtp.gguf_write import Entry, write
+def chunks():
+    for i in range({chunks}):
+        yield bytes(1 << 20)
+        print(i, flush=True)
+        time.sleep({pause})
+try:
+    write({path!r}, {{}}, [Entry("a", "F32", [{chunks} << 18], chunks)])
+except WriteError as error:
+    sys.exit(f"failed: {{error}}")
+"""
+
+
+def start(path, chunks=1000, pause=0.01, **options):
+    return subprocess.Popen([sys.executable, "-c", SCRIPT.format(path=str(path), chunks=chunks, pause=pause)], stdout=subprocess.PIPE,
+                            stderr=subprocess.PIPE, text=True, **options)
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_signals_leave_nothing(tmp_path, number):
+    child = start(tmp_path / "x")
+    assert child.stdout.readline() == "0\n"
+    assert len(os.listdir(tmp_path)) == 1  # under its hidden name
+    child.send_signal(number)
+    child.stdout.read()
+    assert child.wait(60) == -number  # as without the cleaning up
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_killed_writer_is_cleaned_up_after(tmp_path):
+    running, killed = start(tmp_path / "y"), start(tmp_path / "x")
+    other = start(tmp_path / "x", chunks=40, pause=0.05)
+    for child in (running, killed, other):
+        assert child.stdout.readline() == "0\n"
+    killed.kill()
+    killed.wait(60)
+    before = set(os.listdir(tmp_path))
+    assert len(before) == 3 and all(name.startswith(".") for name in before)
+    write(tmp_path / "z", {}, [])  # another name: not its business
+    assert set(os.listdir(tmp_path)) == before | {"z"}
+    third = start(tmp_path / "x", pause=0.05)
+    assert third.stdout.readline() == "0\n"
+    left = set(os.listdir(tmp_path))
+    assert len([n for n in left if n.startswith(".x.part-")]) == 2  # the killed one's is gone, the running one's is not
+    assert other.communicate()[1] == "" and other.returncode == 0 and (tmp_path / "x").stat().st_size > 40 << 20
+    for child in (running, third):
+        child.kill()
+        child.communicate()
+
+
+def test_the_file_size_limit(tmp_path):
+    """RLIMIT_FSIZE stands for a quota."""
+    child = start(tmp_path / "x", chunks=8, pause=0, preexec_fn=lambda: resource.setrlimit(resource.RLIMIT_FSIZE, (4 << 20, 4 << 20)))
+    _, errors = child.communicate(timeout=60)
+    assert child.returncode == 1 and errors == f"failed: {tmp_path / 'x'}: File too large\n"
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_full_disk(tmp_path):
+    """Fills after the check of free space, as when others write too."""
+    if subprocess.run(["mount", "-t", "tmpfs", "-o", "size=8m", "none", tmp_path], capture_output=True).returncode:
+        pytest.skip("mount is not permitted")
+    try:
+        child = start(tmp_path / "x", chunks=7, pause=0.2)
+        assert child.stdout.readline() == "0\n"
+        (tmp_path / "filler").write_bytes(bytes(4 << 20))
+        _, errors = child.communicate(timeout=60)
+        assert child.returncode == 1 and errors == f"failed: {tmp_path / 'x'}: No space left on device\n"
+        assert os.listdir(tmp_path) == ["filler"]
+    finally:
+        subprocess.run(["umount", tmp_path], check=True)
