@@ -30,7 +30,7 @@
 extern "C" {
 #endif
 
-#define PYMTP_ABI_VERSION 1
+#define PYMTP_ABI_VERSION 2
 
 /* ---- errors ------------------------------------------------------------------------------------------------- */
 
@@ -230,10 +230,11 @@ PYMTP_API int64_t pymtp_session_tokens(const pymtp_session *s, int32_t *out, siz
 PYMTP_API pymtp_status pymtp_session_forward(pymtp_session *s, const int32_t *ids, size_t n, int32_t want, float *logits,
                                              float *hidden, pymtp_error *err);
 /* n chained greedy drafts after the pending token `pending` (chosen, not in the cache). out_ids: (n); logits:
- * (n, vocab) or NULL, ids outside the chosen clusters at min(chosen) - 1. Changes nothing in the session. Needs a
- * drafter and the hidden row of position length - 1 (kept by the last forward; PYMTP_E_STATE after a rewind). */
+ * (n, vocab) or NULL, ids outside the chosen clusters at min(chosen) - 1; hidden: (n, drafter_width) or NULL, the rows
+ * that the drafter's head multiplies. Changes nothing in the session. Needs a drafter and the hidden row of position
+ * length - 1 (kept by the last forward; PYMTP_E_STATE after a rewind). */
 PYMTP_API pymtp_status pymtp_session_draft(pymtp_session *s, size_t n, int32_t pending, int32_t *out_ids, float *logits,
-                                           pymtp_error *err);
+                                           float *hidden, pymtp_error *err);
 /* The hidden row of position length - 1: (width). PYMTP_E_STATE where there is none. */
 PYMTP_API pymtp_status pymtp_session_hidden(const pymtp_session *s, float *out, pymtp_error *err);
 /* Back to an earlier length. Where the rings no longer reach, the session replays its own tokens from the nearest
@@ -345,6 +346,24 @@ PYMTP_API void pymtp_cancel(pymtp_session *s);
  * 0..n-1 ascending). history: (n_history) ids the penalties count. Negative status on error. */
 PYMTP_API int64_t pymtp_sample(const pymtp_params *params, const float *logits, const int32_t *ids, size_t n,
                                const int32_t *history, size_t n_history, int64_t position, pymtp_error *err);
+
+/* ---- clusters of head rows: for tools that give a drafter a centroid head ---------------------------------------- */
+
+/* Balanced spherical k-means: every cluster gets rows / clusters rows. The result depends on the rows and the counts alone, not on
+ * threads or the machine. Takes rows * (2 * width + 170) bytes, about, beside 2 * width per cluster. One thread calls at a time. */
+typedef struct pymtp_clustering pymtp_clustering;
+
+/* rows: a multiple of clusters, at most 2^26; width: 1..65536; threads 0: one per physical performance core. */
+PYMTP_API pymtp_clustering *pymtp_clustering_new(int64_t rows, int32_t width, int32_t clusters, int32_t threads, pymtp_error *err);
+PYMTP_API void pymtp_clustering_free(pymtp_clustering *c);
+/* The next n rows: (n, width), finite. */
+PYMTP_API pymtp_status pymtp_clustering_add(pymtp_clustering *c, const float *rows, int64_t n, pymtp_error *err);
+/* Once all rows are there: the first call bisects them recursively, each further one is an iteration of k-means, which may be a little
+ * worse than the one before; the best is kept. *objective, of this call: the mean cosine between rows and their cluster's sum. */
+PYMTP_API pymtp_status pymtp_clustering_improve(pymtp_clustering *c, double *objective, pymtp_error *err);
+/* The best grouping so far: ordering (clusters, rows / clusters) row numbers, ascending in each cluster; centroids (clusters, width)
+ * the means of the rows as given. */
+PYMTP_API pymtp_status pymtp_clustering_result(const pymtp_clustering *c, int32_t *ordering, float *centroids, pymtp_error *err);
 
 #ifdef __cplusplus
 }

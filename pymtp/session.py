@@ -136,22 +136,29 @@ class Session:
 
         Needs a drafter and the hidden row of position length - 1, else StateError.
         """
-        return self._draft(n, pending, None)
+        return self._draft(n, pending)
 
     def draft_logits(self, n: int, pending: int) -> np.ndarray:
         """The drafter's logits of the same chain: float32 (n, vocab). With a centroid head, ids outside the chosen clusters
         have min(chosen) - 1."""
         n = _integer("n", n, 0, INT32)
         out = empty((n, self._core.info.vocab))
-        self._draft(n, pending, out)
+        self._draft(n, pending, logits=out)
         return out
 
-    def _draft(self, n: int, pending: int, logits: np.ndarray | None) -> list[int]:
+    def draft_hidden(self, n: int, pending: int) -> np.ndarray:
+        """The rows that the drafter's head multiplies in the same chain: float32 (n, drafter width)."""
+        n = _integer("n", n, 0, INT32)
+        out = empty((n, self._core.info.drafter_width))
+        self._draft(n, pending, hidden=out)
+        return out
+
+    def _draft(self, n: int, pending: int, logits: np.ndarray | None = None, hidden: np.ndarray | None = None) -> list[int]:
         n, pending = _integer("n", n, 0, INT32), _integer("pending", pending, 0, INT32)
         ids, call = empty((n,), np.int32), Call()
         with self._lock:
             call.check(lib.pymtp_session_draft(self._p, n, pending, pointer(ids), ffi.NULL if logits is None else pointer(logits),
-                                               call.err))
+                                               ffi.NULL if hidden is None else pointer(hidden), call.err))
         return ids.tolist()
 
     # ---- moving on the timeline ----

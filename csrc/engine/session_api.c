@@ -84,8 +84,8 @@ pymtp_status pymtp_session_forward(pymtp_session *s, const int32_t *ids, size_t 
     return status;
 }
 
-/* Greedy chain of n drafts; with logits also the whole rows. */
-static pymtp_status draft_chain(pymtp_session *s, size_t n, int32_t pending, int32_t *out, float *logits, pymtp_error *err) {
+/* Greedy chain of n drafts; with logits also the whole rows, with hidden the rows that the head saw. */
+static pymtp_status draft_chain(pymtp_session *s, size_t n, int32_t pending, int32_t *out, float *logits, float *hidden, pymtp_error *err) {
     pymtp_model *m = s->model;
     pm_backend *b = m->backend;
     pm_drafter *d = &m->drafter;
@@ -98,6 +98,8 @@ static pymtp_status draft_chain(pymtp_session *s, size_t n, int32_t pending, int
         PM_TRY(pm_drafter_step(d, 1, &pos, &s->kv, logits ? 0 : 1, err));
         b->argmax(b, 1, d->width, d->scores, d->listed ? d->candidates : NULL, d->ids);
         b->buf_read(b, d->ids, 0, &out[j], sizeof *out);
+        const size_t seen = (size_t)d->config->width;
+        if (hidden) b->buf_read(b, d->hidden, 0, hidden + j * seen, seen * sizeof *hidden);
         if (!logits) continue;
         float *row = logits + j * vocab;
         if (!d->listed) {
@@ -114,7 +116,8 @@ static pymtp_status draft_chain(pymtp_session *s, size_t n, int32_t pending, int
     return PYMTP_OK;
 }
 
-pymtp_status pymtp_session_draft(pymtp_session *s, size_t n, int32_t pending, int32_t *out_ids, float *logits, pymtp_error *err) {
+pymtp_status pymtp_session_draft(pymtp_session *s, size_t n, int32_t pending, int32_t *out_ids, float *logits, float *hidden,
+                                 pymtp_error *err) {
     CHECK_SESSION(s);
     if (n && !out_ids) return pm_fail(err, PYMTP_E_ARG, "out_ids: expected an array, found NULL");
     PM_TRY(pm_ids_check(s->model, &pending, 1, "pending", err));
@@ -123,7 +126,7 @@ pymtp_status pymtp_session_draft(pymtp_session *s, size_t n, int32_t pending, in
     pymtp_status status;
     if (!s->has_h || !s->length)
         status = pm_fail(err, PYMTP_E_STATE, "drafting needs the hidden row of position %lld, which is not kept", (long long)s->length - 1);
-    else status = draft_chain(s, n, pending, out_ids, logits, err);
+    else status = draft_chain(s, n, pending, out_ids, logits, hidden, err);
     unlock(s);
     return status;
 }

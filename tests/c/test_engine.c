@@ -138,7 +138,7 @@ static void drafts_are_the_chain(void) {
         for (size_t done = 1; done < plain.n; passes++) { /* plain.tokens[done - 1] is pending */
             const size_t left = plain.n - done, depth = left - 1 < (size_t)p[i].draft ? left - 1 : (size_t)p[i].draft;
             size_t hits = 0;
-            CHECK(pymtp_session_draft(t, depth, plain.tokens[done - 1], drafts, NULL, &err) == PYMTP_OK, "%s", err.text);
+            CHECK(pymtp_session_draft(t, depth, plain.tokens[done - 1], drafts, NULL, NULL, &err) == PYMTP_OK, "%s", err.text);
             while (hits < depth && drafts[hits] == plain.tokens[done + hits]) accepted[hits++]++;
             CHECK(pymtp_session_forward(t, plain.tokens + done - 1, hits + 1, PYMTP_LOGITS_NONE, NULL, NULL, &err) == PYMTP_OK, "%s", err.text);
             done += hits + 1;

@@ -177,12 +177,12 @@ static void forwards(pymtp_model *m) {
     ids[3] = -1;
     CHECK(pymtp_session_forward(s, ids, 30, PYMTP_LOGITS_NONE, NULL, NULL, &err) == PYMTP_E_ARG, "a negative id");
     const state before = state_of(s, layers_of(m));
-    CHECK(pymtp_session_draft(s, 4, 50, drafts, all, &err) == PYMTP_OK, "%s", err.text);
+    CHECK(pymtp_session_draft(s, 4, 50, drafts, all, NULL, &err) == PYMTP_OK, "%s", err.text);
     for (int i = 0; i < 4; i++)
         for (int k = 0; k < 1280; k++) CHECK(all[i * 1280 + k] <= all[i * 1280 + drafts[i]], "draft %d is not the best", i);
     check_state(state_of(s, layers_of(m)), before, 1, "drafting changes nothing");
-    CHECK(pymtp_session_draft(s, 4, 1280, drafts, NULL, &err) == PYMTP_E_ARG, "a pending id beyond the vocabulary");
-    CHECK(pymtp_session_rewind(s, 29, &err) == PYMTP_OK && pymtp_session_draft(s, 1, 50, drafts, NULL, &err) == PYMTP_E_STATE, "a draft without its hidden row");
+    CHECK(pymtp_session_draft(s, 4, 1280, drafts, NULL, NULL, &err) == PYMTP_E_ARG, "a pending id beyond the vocabulary");
+    CHECK(pymtp_session_rewind(s, 29, &err) == PYMTP_OK && pymtp_session_draft(s, 1, 50, drafts, NULL, NULL, &err) == PYMTP_E_STATE, "a draft without its hidden row");
     pymtp_session_free(s);
     pymtp_session_free(t);
 }
