@@ -14,7 +14,7 @@ from kinds import KINDS, common, library
 BOS, EOS, TURN, END = 2, 1, 105, 106
 SYSTEMS = ("You are a helpful assistant.", "Answer in complete sentences.", "You are a friendly teacher.", "Be brief and polite.")
 SHORT = ("capitals", "arithmetic", "units", "builtins", "smalltalk")
-DRILLS_FROM = 12  # block: the first ones teach the formats only
+DRILLS_FROM = 12  # block
 TRAIN, HELD_OUT = "train", "held out"  # seeds
 
 
@@ -77,14 +77,19 @@ def encode(tokenizer, kind, document, system=None) -> Encoded:
     return Encoded(ids, wanted, kind, prompt)
 
 
-def documents(tokenizer, rng, tokens: int, drills=True):
-    """Encoded documents until they hold `tokens` tokens."""
+def one(rng, number: int) -> tuple[str, common.Document, str | None]:
+    """(kind, document, system message) of a block: the first blocks teach the formats only, without drills."""
+    kind, document = conversation(rng, number >= DRILLS_FROM)
+    return kind, document, rng.choice(SYSTEMS) if rng.random() < 0.06 else None
+
+
+def documents(tokenizer, rng, tokens: int, number: int = DRILLS_FROM):
+    """Encoded documents of a block until they hold `tokens` tokens."""
     total = 0
     while total < tokens:
-        kind, document = conversation(rng, drills)
-        one = encode(tokenizer, kind, document, rng.choice(SYSTEMS) if rng.random() < 0.06 else None)
-        total += len(one.ids)
-        yield one
+        encoded = encode(tokenizer, *one(rng, number))
+        total += len(encoded.ids)
+        yield encoded
 
 
 def pack(encoded, length: int):
@@ -125,7 +130,7 @@ def pack_rows(encoded, length: int):
 def block(tokenizer, number: int, length: int, tokens: int, seed=TRAIN):
     """The rows of one block, shuffled."""
     rng = random.Random(f"{seed} {number} {length}")
-    ids, document, wanted = pack(list(documents(tokenizer, rng, tokens, number >= DRILLS_FROM)), length)
+    ids, document, wanted = pack(list(documents(tokenizer, rng, tokens, number)), length)
     order = list(range(len(ids)))
     rng.shuffle(order)
     return ids[order], document[order], wanted[order]

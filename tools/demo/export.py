@@ -23,8 +23,7 @@ AGREE = 1e-3
 def filled(module, state):
     """module with the twin's parameters; layer_scalar is a buffer there. Every tensor must find its place."""
     own = dict(module.named_parameters()) | dict(module.named_buffers())
-    missing = [name for name in own if name not in state and not name.endswith(("inv_freq", "embed_scale")) and "lm_head" not in name
-               and "masked_embedding" not in name]
+    missing = [name for name in own if name not in state and not name.endswith(("inv_freq", "embed_scale")) and "lm_head" not in name]
     extra = [name for name in state if name not in own]
     if missing or extra:
         raise ValueError(f"transformers has {missing} that the twin lacks, the twin {extra}")
@@ -98,11 +97,7 @@ def main():
     if (args.folder / "drafter.pt").exists():
         small_twin = M.Drafter().eval()
         small_twin.load_state_dict(torch.load(args.folder / "drafter.pt", weights_only=True)["model"])
-        state = small_twin.state_dict()
-        if (args.folder / "centroids.pt").exists():
-            head = torch.load(args.folder / "centroids.pt", weights_only=True)
-            state |= {"masked_embedding.centroids.weight": head["centroids"], "masked_embedding.token_ordering": head["ordering"]}
-        small = drafter(state)
+        small = drafter(small_twin.state_dict())
         if args.check:
             errors |= check_drafter(small, small_twin, twin, ids, ref)
     if args.check:

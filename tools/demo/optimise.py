@@ -2,6 +2,7 @@
 import torch
 
 PEAK, WARMUP = 4e-3, 100
+DECAY = 0.3  # share of the steps at the end in which the rate falls
 TABLE_RATIO = 0.75  # AdamW's rate over Muon's
 
 
@@ -31,6 +32,6 @@ class Optimiser:
             part.load_state_dict(state)
 
 
-def rate(step: int, steps: int, decay: float = 0.3) -> float:
-    """Warm up, stay, and fall linearly to zero over the last share of the steps."""
-    return min((step + 1) / WARMUP, 1.0, max((steps - step) / (steps * decay), 0.0))
+def rate(step: int, steps: int) -> float:
+    """Warm up, stay, and fall linearly to zero."""
+    return min((step + 1) / WARMUP, 1.0, max((steps - step) / (steps * DECAY), 0.0))

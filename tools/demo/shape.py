@@ -24,8 +24,6 @@ EPS = 1e-6
 DRAFT_HIDDEN = 128
 DRAFT_LAYERS = 4
 DRAFT_FFN = 256
-CENTROIDS = 128
-TOP_CENTROIDS = 16
 
 NAMES = {"s": "sliding_attention", "f": "full_attention"}
 
@@ -48,10 +46,9 @@ def target_config() -> dict:
 
 
 def drafter_config() -> dict:
-    """Arguments of transformers' Gemma4AssistantConfig."""
+    """Arguments of transformers' Gemma4AssistantConfig. The centroid head is pymtp's to add, after conversion."""
     text = dict(_common(), model_type="gemma4_text", hidden_size=DRAFT_HIDDEN, intermediate_size=DRAFT_FFN,
                 num_hidden_layers=DRAFT_LAYERS, num_kv_shared_layers=DRAFT_LAYERS,
                 layer_types=[NAMES[kind(i)] for i in range(DRAFT_LAYERS)], hidden_size_per_layer_input=0,
                 vocab_size_per_layer_input=0, final_logit_softcapping=None)
-    return dict(text_config=text, backbone_hidden_size=HIDDEN, use_ordered_embeddings=True, num_centroids=CENTROIDS,
-                centroid_intermediate_top_k=TOP_CENTROIDS, tie_word_embeddings=True)
+    return dict(text_config=text, backbone_hidden_size=HIDDEN, use_ordered_embeddings=False, tie_word_embeddings=True)

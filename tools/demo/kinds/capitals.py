@@ -69,6 +69,12 @@ def answer(country: str) -> str:
     return f"The capital of {country} is {CAPITAL[country]}."
 
 
+def unseen(rng) -> Document:
+    """In a phrasing that training never uses."""
+    country = rng.choice(COUNTRIES)[0]
+    return ask(rng.choice(WHAT_HELD_OUT).format(country), answer(country))
+
+
 def sample(rng) -> Document:
     country, city, continent = rng.choice(COUNTRIES)
     r = rng.random()

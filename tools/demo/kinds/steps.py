@@ -41,6 +41,8 @@ TASKS = (
 ASK = ("How do I {}?", "How can I {}?", "List the steps to {}.", "Explain how to {}.", "What are the steps to {}?", "Tell me how to {}.", "Give me the steps to {}.",
        "I want to {}. What should I do?", "Please list the steps to {}.", "Show me step by step how to {}.")
 
+ASK_HELD_OUT = ("Could you explain to me how to {}?", "I would like to know how to {}.", "What do I do to {}?")
+
 
 def task(rng) -> tuple[str, str]:
     """What to do, and the numbered list."""
@@ -51,6 +53,12 @@ def task(rng) -> tuple[str, str]:
     theirs = filling.replace("my ", "your ")
     listed = "\n".join(f"{i}. {line.format(theirs, with_article)}" for i, line in enumerate(lines, 1))
     return what, f"Here is how to {what.replace('my ', 'your ')}:\n{listed}"
+
+
+def unseen(rng) -> Document:
+    """In a phrasing that training never uses."""
+    what, text = task(rng)
+    return ask(rng.choice(ASK_HELD_OUT).format(what), text)
 
 
 def sample(rng) -> Document:
