@@ -24,9 +24,9 @@ class Seen:
             self.texts.add(common.normalised(document.raw))
 
 
-def training(tokenizer, blocks: int, length: int = 256) -> Seen:
-    """The documents of the first blocks, drawn as training draws them."""
-    seen = Seen()
+def training(tokenizer, blocks: int, length: int = 256, seen: Seen | None = None) -> Seen:
+    """Adds the documents of the first blocks, drawn as training draws them."""
+    seen = seen or Seen()
     for number in range(blocks):
         rng, tokens = random.Random(f"{corpus.TRAIN} {number} {length}"), 0
         while tokens < QUOTA:
