@@ -1,4 +1,4 @@
-"""Trains the demo pair: python tools/train_demo.py FOLDER tokenizer|target|drafter. Needs torch and transformers 5.17.0.
+"""Trains the demo pair: python tools/train_demo.py FOLDER tokenizer|text|target|drafter. Needs torch and transformers 5.17.0.
 
 Each stage goes on from its last checkpoint in FOLDER. The stages and their numbers are described in tools/demo/README.md.
 """
@@ -16,7 +16,7 @@ DRAFTER_STEPS = 1600
 def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path, help="where checkpoints are kept")
-    parser.add_argument("stage", choices=("tokenizer", "target", "drafter"))
+    parser.add_argument("stage", choices=("tokenizer", "text", "target", "drafter"))
     parser.add_argument("--threads", type=int, default=2)
     parser.add_argument("--until", type=int, help="stop after this step")
     args = parser.parse_args()
@@ -25,6 +25,9 @@ def main():
     import vocabulary
     if args.stage == "tokenizer":
         vocabulary.train(corpus.texts(60000)).save(str(args.folder / "tokenizer.json"))
+        return
+    if args.stage == "text":  # what will be generated, for pymtp quantize add-centroids
+        (args.folder / "text.txt").write_text("\n".join(corpus.texts(2000, "text", library=False)), encoding="utf-8")
         return
     import torch
     import train

@@ -9,7 +9,8 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from kinds import KINDS, common, library
+from kinds import KINDS, common
+from kinds.library import functions
 
 BOS, EOS, TURN, END = 2, 1, 105, 106
 SYSTEMS = ("You are a helpful assistant.", "Answer in complete sentences.", "You are a friendly teacher.", "Be brief and polite.")
@@ -136,11 +137,12 @@ def block(tokenizer, number: int, length: int, tokens: int, seed=TRAIN):
     return ids[order], document[order], wanted[order]
 
 
-def texts(n: int):
+def texts(n: int, seed="tokenizer", library=True):
     """Text for the tokenizer: generated documents, and the library's functions once."""
-    rng = random.Random("tokenizer")
+    rng = random.Random(seed)
     for _ in range(n):
         _, document = conversation(rng, drills=False)
         yield document.raw or "\n".join(f"user\n{user}\nmodel\n{model}" for user, model in document.turns)
-    yield from library.functions()
-    yield from ["system", "thought"] * 100
+    if library:
+        yield from functions()
+        yield from ["system", "thought"] * 100
