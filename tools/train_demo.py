@@ -9,8 +9,7 @@ from pathlib import Path
 
 sys.path.insert(0, str(Path(__file__).parent / "demo"))
 
-TARGET_STEPS = 3600
-DRAFTER_STEPS = 1600
+STEPS = {"target": 3600, "drafter": 1600}  # of 4096 tokens
 
 
 def main():
@@ -18,6 +17,7 @@ def main():
     parser.add_argument("folder", type=Path, help="where checkpoints are kept")
     parser.add_argument("stage", choices=("tokenizer", "text", "target", "drafter"))
     parser.add_argument("--threads", type=int, default=2)
+    parser.add_argument("--steps", type=int, help="of the whole stage, which the rate follows; default: " + str(STEPS))
     parser.add_argument("--until", type=int, help="stop after this step")
     args = parser.parse_args()
     args.folder.mkdir(parents=True, exist_ok=True)
@@ -35,9 +35,9 @@ def main():
     train.compiled()
     if args.stage == "target":
         questions = json.loads(corpus.common.QUESTIONS.read_text())
-        train.train_target(args.folder, TARGET_STEPS, questions, args.until)
+        train.train_target(args.folder, args.steps or STEPS["target"], questions, args.until)
     else:
-        train.train_drafter(args.folder, DRAFTER_STEPS, args.until)
+        train.train_drafter(args.folder, args.steps or STEPS["drafter"], args.until)
 
 
 if __name__ == "__main__":
