@@ -30,7 +30,7 @@
 extern "C" {
 #endif
 
-#define PYMTP_ABI_VERSION 2
+#define PYMTP_ABI_VERSION 3
 
 /* ---- errors ------------------------------------------------------------------------------------------------- */
 
@@ -350,6 +350,7 @@ typedef struct pymtp_output {
     size_t n_text;
     const pymtp_logprob *logprobs; /* (n_tokens, 1 + params.logprobs): the token itself, then the best; else NULL */
     const char *error;           /* text for status, "" if none */
+    size_t n_drafted;            /* the first n_drafted of tokens were drafts, the others the target's own */
 } pymtp_output;
 
 /* Counters of the current or last request of a session. Seconds are wall time of the passes it took part in. */

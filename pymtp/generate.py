@@ -71,7 +71,8 @@ class TokenLogprob:
 
 @dataclass(frozen=True)
 class Chunk:
-    """What one engine step gave. `text` may be empty, and may lag behind `tokens` while a stop string could still begin."""
+    """What one engine step gave. `text` may be empty, and may lag behind `tokens` while a stop string could still begin. The first
+    `drafted` of the tokens were drafts, the others the target's own choices."""
 
     text: str
     tokens: list[int]
@@ -79,6 +80,7 @@ class Chunk:
     finish_reason: "FinishReason | None" = None
     stop_id: int | None = None
     error: Error | None = None
+    drafted: int = 0
 
 
 @dataclass(frozen=True)
@@ -234,7 +236,7 @@ def read_chunk(raw: Any, top: int) -> Chunk:
                     for i in range(n)] if flat else []
     finish = FINISH[raw.finish]
     error = from_code(raw.status, text(raw.error) or "the generation failed") if finish == "error" else None
-    return Chunk(shown, tokens, logprobs, finish, raw.stop_id if raw.stop_id >= 0 else None, error)
+    return Chunk(shown, tokens, logprobs, finish, raw.stop_id if raw.stop_id >= 0 else None, error, raw.n_drafted)
 
 
 class Request:

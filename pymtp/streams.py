@@ -115,13 +115,14 @@ class Generation:
 
 @dataclass(frozen=True)
 class ChatChunk:
-    """What one engine step added to a chat answer. tool_calls: those that became complete."""
+    """What one engine step added to a chat answer. tool_calls: those that became complete. drafted: as in Chunk."""
 
     content: str
     thinking: str
     tool_calls: list[dict[str, Any]]
     tokens: list[int]
     finish_reason: "FinishReason | None" = None
+    drafted: int = 0
 
 
 @dataclass(frozen=True)
@@ -177,7 +178,7 @@ class ChatStream:
         if chunk.finish_reason:
             more = self._parser.finish()
             content, thinking, calls = content + more[0], thinking + more[1], calls + more[2]
-        return ChatChunk(content, thinking, calls, chunk.tokens, self._reason(chunk.finish_reason))
+        return ChatChunk(content, thinking, calls, chunk.tokens, self._reason(chunk.finish_reason), chunk.drafted)
 
     def close(self) -> None:
         """Ends the answer now."""

@@ -40,6 +40,17 @@ def python(*args, **env):
 # ---- loading ------------------------------------------------------------------------------------------------------------
 
 
+def test_chunks_say_what_was_drafted(data):
+    """A round gives its accepted drafts and one token of the target's; the sampler's choices are the plain run's."""
+    with pymtp.Model(data / "trained-py.gguf", data / "trained-py-drafter.gguf", threads=1) as model:
+        options = {"max_tokens": 60, "temperature": 0.8, "seed": 3, "ignore_eos": True}
+        stream = model.generate("import os\n\ndef ", draft=4, **options)
+        chunks = [chunk for chunk in stream if chunk.tokens]
+        assert sum(chunk.drafted for chunk in chunks) == stream.completion.stats.accepted > 0
+        assert all(chunk.drafted == len(chunk.tokens) - 1 for chunk in chunks[:-1])
+        assert all(chunk.drafted == 0 for chunk in model.generate("import os\n\ndef ", draft=0, **options))
+
+
 def test_import_is_light():
     """Packages of single commands are imported by these."""
     done = python("-c", "import sys, pymtp; print(sorted({'click', 'rich', 'gguf', 'huggingface_hub', 'jinja2'} & set(sys.modules)))")

@@ -14,6 +14,8 @@ import pytest
 from hub_server import HubServer
 from test_cli import COMMAND, refused
 
+from pymtp.cli.drafts import DraftView
+
 LOOP = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"  # minutes inside of C, deaf to signals
 GREEDY = ("--temperature", "0", "--max-tokens", "8", "--ignore-eos", "--threads", "1")
 NAME = "gemma4-e2b"
@@ -196,6 +198,51 @@ def test_quantize_in_a_terminal(machine, data, tmp_path):
         assert all(re.search(word, shown) for word in words), (args, shown)
         assert out.exists() == (out in args and "--dry-run" not in args)
         out.unlink(missing_ok=True)
+
+
+# ---- --show-drafts ----
+
+
+def test_show_drafts(machine, data):
+    """In a terminal: the text of a plain run, with the accepted drafts' part in colour, a legend and the acceptance; in a pipe no colours."""
+    args = ("run", data / "trained-py.gguf", "def add(a, b):", "--drafter", data / "trained-py-drafter.gguf", "--raw", "--temperature", "0",
+            "--max-tokens", "40", "--draft", "4", "--threads", "1", "--show-drafts")
+    plain = pipe(machine, *args)
+    assert plain.returncode == 0 and "\x1b" not in plain.stdout + plain.stderr
+    count = re.match(r"(\d+) of 40 tokens were drafts, .*\naccepted by position: (\d+ % ?){4}\n", plain.stderr)
+    assert count and int(count[1]) > 0
+    t = Terminal(machine, *args)
+    shown, code = t.end()
+    shown = shown.rpartition("\x1b[K")[2].replace("\r\n", "\n")  # behind the status line
+    assert code == 0 and re.sub(r"\x1b\[\d*m", "", shown) == plain.stdout + plain.stderr
+    text = shown[:shown.index(" of 40 tokens")]
+    assert 0 < sum(map(len, re.findall(r"\x1b\[32m(.*?)\x1b\[0m", text, re.S))) < len(plain.stdout)
+    assert "\x1b" not in Terminal(machine, *args, NO_COLOR="1").end()[0].rpartition("\x1b[K")[2]
+
+
+class Letters:
+    """Tokens are code points."""
+
+    def decoder(self):
+        return self
+
+    push = staticmethod(chr)
+
+
+def test_colours_follow_tokens():
+    def tokens(text):
+        return [ord(c) for c in text]
+
+    view = DraftView(Letters())
+    view.push(tokens("hidden mark"), 6)       # never shown
+    view.push(tokens("abcd"), 3)
+    assert view.colour("ab") == "\x1b[32mab\x1b[0m"
+    view.push(tokens("ef"), 1)                # text lags: c is still to come
+    assert view.colour("cdef") == "\x1b[32mc\x1b[0md\x1b[32me\x1b[0mf"
+    view.push(tokens("thought answer"), 14)
+    view.skip("thought")
+    assert view.colour(" answer") == "\x1b[32m answer\x1b[0m"
+    assert view.colour("of no token") == "of no token"
 
 
 # ---- verify -------------------------------------------------------------------------------------------------------------

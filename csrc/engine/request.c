@@ -94,7 +94,7 @@ pymtp_status pm_request_start(pymtp_session *s, const int32_t *prompt, size_t n,
 /* ---- emitting ---- */
 
 void pm_request_begin_step(pymtp_session *s) {
-    s->request.n_out = 0;
+    s->request.n_out = s->request.n_accepted = 0;
     s->request.n_drafts = 0;
     pm_stop_take(s->request.stop);
 }

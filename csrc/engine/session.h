@@ -34,6 +34,7 @@ typedef struct pm_request {
     int32_t out[PM_ROUND_ROWS];
     pymtp_logprob *logprobs;     /* (PM_ROUND_ROWS, 1 + params.logprobs) */
     size_t n_out;
+    size_t n_accepted;           /* drafts of this step's round that were right; the first of out, but for an ending id */
     int32_t finish, stop_id;
     pymtp_error error;
 } pm_request;

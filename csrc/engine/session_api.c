@@ -260,7 +260,8 @@ pymtp_status pymtp_session_output(const pymtp_session *s, pymtp_output *out) {
     lock(s);
     const pm_request *r = &s->request;
     *out = (pymtp_output){.size = sizeof *out, .finish = r->finish, .status = r->error.code, .stop_id = r->stop_id, .tokens = r->out,
-                          .n_tokens = r->n_out, .text = "", .logprobs = r->logprobs, .error = r->error.text};
+                          .n_tokens = r->n_out, .text = "", .logprobs = r->logprobs, .error = r->error.text,
+                          .n_drafted = r->n_accepted < r->n_out ? r->n_accepted : r->n_out};
     if (r->stop) out->text = pm_stop_text(r->stop, &out->n_text);
     unlock(s);
     return PYMTP_OK;

@@ -273,6 +273,7 @@ static void commit_round(part *p, size_t hidden, const scores *x, size_t row) {
     s->stats.passes++;
     s->stats.drafted += (uint64_t)r->n_drafts;
     s->stats.accepted += (uint64_t)accepted;
+    r->n_accepted = (size_t)accepted;
     for (int32_t i = 0; i < r->n_drafts; i++) s->stats.drafted_by_position[i]++;
     for (int32_t i = 0; i < accepted; i++) s->stats.accepted_by_position[i]++;
     /* row i judges draft i: those after the last chosen row were never looked at */

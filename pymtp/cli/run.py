@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Any
 import click
 
 from .base import chunks, coloured, command, echo_json, json_option, offline_option, setting, with_options
+from .drafts import DraftView, legend
 from .models import DRAFTER, LOADING, REFERENCE, find, opened
 
 if TYPE_CHECKING:
@@ -58,10 +59,11 @@ echo 'def fib(n):' | pymtp run gemma4-e2b --raw --max-tokens 100
 @with_options(SAMPLING)
 @with_options(LOADING)
 @click.option("--stats", is_flag=True, help="Speed and accepted drafts, on stderr.")
+@click.option("--show-drafts", is_flag=True, help="Colour accepted drafts apart from the target's own tokens.")
 @offline_option
 @json_option
 def run(target: str, prompt: str | None, drafter: str, system: str | None, thinking: bool, raw: bool, context: int | None, threads: int | None,
-        kv: str, force: bool, stats: bool, offline: bool, as_json: bool, **options: Any) -> None:
+        kv: str, force: bool, stats: bool, show_drafts: bool, offline: bool, as_json: bool, **options: Any) -> None:
     """Answer PROMPT with MODEL. Without PROMPT: standard input, or a chat in a terminal.
 
     MODEL is a catalogue name (pymtp list --catalogue), a repository of the Hub (hf.co/USER/REPO, USER/REPO:QUANT), a GGUF file or a folder
@@ -76,7 +78,7 @@ def run(target: str, prompt: str | None, drafter: str, system: str | None, think
         prompt = sys.stdin.buffer.read().decode("utf-8", "surrogateescape").encode("utf-8", "surrogateescape").decode("utf-8", "replace")
     options["stop"] = list(options["stop"]) or None
     with opened(find(target, drafter, offline), context, threads, kv, force) as model:
-        answerer = Answerer(model, system, thinking, raw, stats, options)
+        answerer = Answerer(model, system, thinking, raw, stats, show_drafts, options)
         if interactive:
             from .chat import interact
 
@@ -90,8 +92,10 @@ def run(target: str, prompt: str | None, drafter: str, system: str | None, think
 class Answerer:
     """Answers prompts on stdout with the options of the command line, and keeps the messages of the chat."""
 
-    def __init__(self, model: "Model", system: str | None, thinking: bool, raw: bool, stats: bool, options: dict[str, Any]):
-        self.model, self.thinking, self.raw, self.stats, self.options = model, thinking, raw, stats, options
+    def __init__(self, model: "Model", system: str | None, thinking: bool, raw: bool, stats: bool, show_drafts: bool,
+                 options: dict[str, Any]):
+        self.model, self.thinking, self.raw, self.stats, self.show_drafts, self.options = model, thinking, raw, stats, show_drafts, options
+        self.view: DraftView | None = None  # of the answer that runs
         self.system = system
         self.colour = coloured(sys.stderr)
         self.clear()
@@ -115,6 +119,7 @@ class Answerer:
     def answer(self, prompt: str) -> None:
         """Streams the answer to stdout, thoughts to stderr. Ctrl-C ends it: what was said stays in the chat."""
         stream, shown = self._stream(prompt), ""
+        self.view = DraftView(self.model.tokenizer) if self.show_drafts and coloured(sys.stdout) else None
         try:
             with stream:
                 for chunk in chunks(stream):
@@ -130,18 +135,26 @@ class Answerer:
             click.echo()
         if not self.raw:
             self.messages += [{"role": "user", "content": prompt}, stream.completion.message]
+        if self.show_drafts:
+            click.echo(legend(stream.completion.stats, self.view is not None and self.colour), err=True)
         if self.stats:
             click.echo(self._dim(summary(stream.completion)), err=True)
 
     def _show(self, chunk: Any) -> str:
-        text = chunk.text if self.raw else chunk.content
+        """Returns what went to stdout, without its colours."""
+        text = shown = chunk.text if self.raw else chunk.content
+        if self.view:
+            self.view.push(chunk.tokens, chunk.drafted)
+            if not self.raw:
+                self.view.skip(chunk.thinking)
+            shown = self.view.colour(text)
         if not self.raw:
             if chunk.thinking:
                 click.echo(self._dim(chunk.thinking), nl=False, err=True)
-            for call in chunk.tool_calls:
-                text += json.dumps(call["function"]) + "\n"
+            calls = "".join(json.dumps(call["function"]) + "\n" for call in chunk.tool_calls)
+            text, shown = text + calls, shown + calls
         if text:
-            sys.stdout.write(text)
+            sys.stdout.write(shown)
             sys.stdout.flush()
         return text
 

@@ -2,12 +2,15 @@
 from __future__ import annotations
 
 import os
+import pathlib
 import re
 from dataclasses import dataclass
 
 from ..errors import ArgumentError, HubError
 from .known import REPO, KnownModel, find, unknown
 
+DEMO = "demo"  # the small pair inside the package
+DEMO_FILE = pathlib.Path(__file__).parent.parent / "demo" / "demo.gguf"
 PREFIX = re.compile(r"(?:https?://)?(?:hf\.co|huggingface\.co)/|hf:(?://)?", re.I)
 
 
@@ -50,7 +53,7 @@ Reference = Known | Repository | Local
 
 
 def parse(text: str, models: list[KnownModel]) -> Reference:
-    """Prefix of the Hub, name of the catalogue, path, user/repo: the first that fits. A folder called like a name of the
+    """Prefix of the Hub, name of the catalogue, demo, path, user/repo: the first that fits. A folder called like a name of the
     catalogue is reached as ./name."""
     if not isinstance(text, str) or not text.strip():
         raise ArgumentError(f"model: expected a reference, found {text!r}")
@@ -61,6 +64,8 @@ def parse(text: str, models: list[KnownModel]) -> Reference:
     model = find(name, models)
     if model:
         return _known(model, tag.lower(), text)
+    if text == DEMO:
+        return Local(str(DEMO_FILE))
     path = os.path.expanduser(text)
     if os.path.exists(path):
         return Local(path)
@@ -73,7 +78,7 @@ def parse(text: str, models: list[KnownModel]) -> Reference:
 
 def is_name(text: str, models: list[KnownModel]) -> bool:
     """Whether text is no path: a name of the catalogue, or a repository while no file or folder is called so."""
-    if PREFIX.match(text) or find(text.partition(":")[0], models):
+    if text == DEMO or PREFIX.match(text) or find(text.partition(":")[0], models):
         return True
     return bool(REPO.fullmatch(text.partition(":")[0])) and not text.startswith(".") and not text.lower().endswith(".gguf") and not os.path.exists(text)
 
