@@ -168,7 +168,7 @@ def test_pull_and_rm_in_a_terminal(machine):
 def test_other_commands_in_a_terminal(machine, data):
     target = data / "tiny-e2b.gguf"
     for args, words in [(("show", target), ["general.architecture", "activations"]),
-                        (("list", "--catalogue"), [NAME, "q8_0"]),
+                        (("list", "--catalogue"), [NAME, "q8_0", "demo"]),
                         (("config", "--libs"), ["-lpymtp"]),
                         (("completion", "bash"), ["_PYMTP_COMPLETE=bash_complete"]),
                         (("--version",), ["kernels", "ABI"]),

@@ -94,7 +94,7 @@ def known_names(catalogue: bool) -> list[str]:
     from ..errors import Error
 
     try:
-        names = {entry.name for entry in hub.installed()}
+        names = {hub.DEMO, *(entry.name for entry in hub.installed())} if catalogue else {entry.name for entry in hub.installed()}
         if catalogue:
             names |= {model.name for model in hub.catalogue()}
         return sorted(names)

@@ -26,10 +26,12 @@ def list_(catalogue: bool, as_json: bool) -> None:
     if catalogue:
         models = hub.catalogue()
         if as_json:
-            echo_json([{"name": m.name, "aliases": list(m.aliases), "default": m.default, "tags": list(m.tags), "licence": m.licence}
+            demo = {"name": hub.DEMO, "aliases": [], "default": "", "tags": [], "licence": "apache-2.0"}
+            echo_json([demo] + [{"name": m.name, "aliases": list(m.aliases), "default": m.default, "tags": list(m.tags), "licence": m.licence}
                        for m in models])
         else:
-            rows = [(m.name, ", ".join(m.tags), m.licence, ", ".join(m.aliases)) for m in models]
+            rows = [(hub.DEMO, "", "apache-2.0", "small, in the package")]
+            rows += [(m.name, ", ".join(m.tags), m.licence, ", ".join(m.aliases)) for m in models]
             click.echo("\n".join(table(("NAME", "TAGS (FIRST: DEFAULT)", "LICENCE", "ALSO"), rows)))
         return
     entries = hub.installed()

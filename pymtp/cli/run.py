@@ -43,6 +43,7 @@ SAMPLING = [
 
 
 @command(short_help="Answer a prompt, or chat.", examples="""
+pymtp run demo "What is the capital of France?" --show-drafts
 pymtp run gemma4-26b
 pymtp run gemma4-e4b:q8_0 "Why is the sky blue?" --stats
 pymtp run hf.co/user/repo:Q4_K_M --system "Answer in French."
@@ -66,7 +67,7 @@ def run(target: str, prompt: str | None, drafter: str, system: str | None, think
         kv: str, force: bool, stats: bool, show_drafts: bool, offline: bool, as_json: bool, **options: Any) -> None:
     """Answer PROMPT with MODEL. Without PROMPT: standard input, or a chat in a terminal.
 
-    MODEL is a catalogue name (pymtp list --catalogue), a repository of the Hub (hf.co/USER/REPO, USER/REPO:QUANT), a GGUF file or a folder
+    MODEL is a catalogue name (pymtp list --catalogue), demo for the small one inside the package, a repository of the Hub (hf.co/USER/REPO, USER/REPO:QUANT), a GGUF file or a folder
     with one. What is not on this machine yet is pulled first, with its drafter. The drafter never changes the answer.
     """
     if raw and (system or thinking):

@@ -3,7 +3,7 @@
     pair = pymtp.hub.resolve("gemma4-e2b")           # pulls what is missing
     with pymtp.Model(pair.target, pair.drafter) as model: ...
 
-A reference is a catalogue name with an optional tag ("gemma4-26b", "gemma4-26b:q8_0"), a repository of the Hub ("hf.co/user/repo",
+A reference is a catalogue name with an optional tag ("gemma4-26b", "gemma4-26b:q8_0"), "demo", a repository of the Hub ("hf.co/user/repo",
 "hf:user/repo:Q4_K_M", "user/repo:Q4_K_M"), a GGUF file or a folder. Files lie in the Hub's own cache, shared with other tools;
 HF_HOME, HF_ENDPOINT, HF_TOKEN and HF_HUB_OFFLINE mean what they mean there. Every failure is a pymtp.Error of one line.
 """
@@ -12,6 +12,8 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from .types import Entry, Removal, Resolved
+
+DEMO = "demo"  # the small pair inside the package
 
 if TYPE_CHECKING:
     from .known import Model
@@ -66,4 +68,4 @@ def catalogue() -> "list[Model]":
     return load()
 
 
-__all__ = ["Entry", "Removal", "Resolved", "catalogue", "installed", "is_name", "pull", "remove", "resolve"]
+__all__ = ["DEMO", "Entry", "Removal", "Resolved", "catalogue", "installed", "is_name", "pull", "remove", "resolve"]

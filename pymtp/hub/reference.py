@@ -7,9 +7,9 @@ import re
 from dataclasses import dataclass
 
 from ..errors import ArgumentError, HubError
+from . import DEMO
 from .known import REPO, KnownModel, find, unknown
 
-DEMO = "demo"  # the small pair inside the package
 DEMO_FILE = pathlib.Path(__file__).parent.parent / "demo" / "demo.gguf"
 PREFIX = re.compile(r"(?:https?://)?(?:hf\.co|huggingface\.co)/|hf:(?://)?", re.I)
 

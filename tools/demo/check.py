@@ -24,11 +24,11 @@ class Seen:
             self.texts.add(common.normalised(document.raw))
 
 
-def training(tokenizer, blocks: int, length: int = 256, seen: Seen | None = None) -> Seen:
-    """Adds the documents of the first blocks, drawn as training draws them."""
+def training(tokenizer, blocks: int, length: int = 256, seen: Seen | None = None, seed: str = corpus.TRAIN) -> Seen:
+    """Adds the documents of the first blocks, drawn as training draws them; the drafter's have the seed "drafter"."""
     seen = seen or Seen()
     for number in range(blocks):
-        rng, tokens = random.Random(f"{corpus.TRAIN} {number} {length}"), 0
+        rng, tokens = random.Random(f"{seed} {number} {length}"), 0
         while tokens < QUOTA:
             kind, document, system = corpus.one(rng, number)
             tokens += len(corpus.encode(tokenizer, kind, document, system).ids)
