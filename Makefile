@@ -22,7 +22,20 @@ ubsan: ## C tests under UndefinedBehaviorSanitizer
 tsan: ## C tests under ThreadSanitizer
 	$(call SANITIZED,thread)
 
+FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
+SECONDS ?= 600
+fuzz: ## libFuzzer on one target (clang): make fuzz TARGET=gguf SECONDS=600; new inputs go to build/fuzz/found/TARGET
+	CC=clang cmake -S . -B build/fuzz -G Ninja -DPYMTP_FUZZ=ON && cmake --build build/fuzz --target fuzz_$(TARGET)
+	mkdir -p build/fuzz/found/$(TARGET)
+	cd build/fuzz && ./fuzz_$(TARGET) -max_total_time=$(SECONDS) -rss_limit_mb=2048 -timeout=25 -print_final_stats=1 \
+	    $(FUZZFLAGS) found/$(TARGET) $(CURDIR)/tests/fuzz/corpus/$(TARGET)
+
+replay: ## every stored input through its fuzz target, under AddressSanitizer and UBSan
+	cmake -S . -B build/replay -G Ninja -DPYMTP_TESTS=ON -DPYMTP_SANITIZE=address,undefined
+	cmake --build build/replay --target $(FUZZERS:%=fuzz_%)
+	for t in $(FUZZERS); do build/replay/fuzz_$$t tests/fuzz/corpus/$$t || exit 1; done
+
 clean: ## remove what was built
 	rm -rf build pymtp/lib pymtp/include pymtp/_ffi.py
 
-.PHONY: help dev test asan ubsan tsan clean
+.PHONY: help dev test asan ubsan tsan fuzz replay clean
