@@ -15,6 +15,7 @@ import pytest
 
 import gguf_build as G
 import make_models
+from conftest import SANITIZER
 from gguf_build import Builder
 from pymtp._lib import ffi, lib, new_struct
 
@@ -397,7 +398,7 @@ def test_random_damage(build, what, small_pair, tmp_path):
     assert failed > 75  # the damage is real
 
 
-@pytest.mark.skipif(not os.path.exists("/proc/self"), reason="needs a limit on address space")
+@pytest.mark.skipif(SANITIZER is not None or not os.path.exists("/proc/self"), reason="needs a limit on address space")
 def test_memory_is_bounded(c_build, tmp_path):
     """The densest structures there are take at most about four times the file, and a few MB for the program itself."""
     n = 200000
