@@ -331,6 +331,7 @@ def check(build, mode, cases):
 
 
 def test_bad_files(build, tmp_path):
+    """Counts, lengths, dimensions and offsets that wrap or point outside (CVE-2025-53630, CVE-2026-27940), and every other malformed field."""
     check(build, "--file", bad_files(tmp_path))
 
 
@@ -352,7 +353,8 @@ def test_no_file(build, tmp_path):
 
 
 def test_truncated_anywhere(build, data, tmp_path):
-    """A golden drafter cut at every boundary of its structure and at 200 random places: an error each time, also as a model."""
+    """A golden drafter cut at every boundary of its structure and at 200 random places: an error each time, also as a model
+    (CVE-2026-7482: extents that the file does not hold)."""
     source = data / "tiny-e2b-drafter.gguf"
     marks, size = G.boundaries(source)
     assert len(marks) > 500

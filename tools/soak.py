@@ -24,7 +24,8 @@ import pymtp
 
 DATA = pathlib.Path(__file__).resolve().parent.parent / "tests" / "data"
 # The interpreter takes memory in arenas of 1 MiB, the C library keeps up to 128 KiB at the top of each of its heaps (one a thread that was
-# ever alive at once: 8 here): one step of each may fall between two readings. A leak of 1 KiB a round passes that within 2048 rounds.
+# ever alive at once: 8 here): one step of each may fall between two readings. In half an hour (a thousand rounds of 60 requests, a third of
+# them between the readings) that shows a leak of 100 bytes a request.
 SLACK = 2 << 20
 TOKENS = 48
 THREADS = 4
