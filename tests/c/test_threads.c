@@ -124,7 +124,7 @@ static void cancels(worker *w) {
     uint8_t bytes[4096];
     for (w->rounds = 0; atomic_load(&victims_left); w->rounds++) {
         pymtp_session *s = victim[w->rounds & 1];
-        const struct timespec pause = {0, 1000000L * (1 + w->rounds % 7 * 5)};
+        const struct timespec pause = {0, 1000000L << w->rounds % 10}; /* 1 to 512 ms: in the prompt, in a round, not before the end */
         pymtp_stats stats = {.size = sizeof stats};
         pymtp_output out = {.size = sizeof out};
         if (pymtp_session_tokens(s, tokens, PROMPT + TOKENS) > PROMPT + TOKENS || pymtp_session_length(s) > PROMPT + TOKENS) fail(w, "length", "too long");
