@@ -25,11 +25,13 @@ RUNTIME = ("libasan", "libc.so", "ld-linux")  # what allocates on behalf of its 
 
 
 def build(sanitizer):
-    """The folder with library and C tests under the sanitizer; the bindings go into the source tree."""
+    """The folder with library and C tests under the sanitizer; bindings and header go into the source tree."""
     folder = ROOT / "build" / NAMES[sanitizer]
     subprocess.run(["cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", "-DPYMTP_TESTS=ON", f"-DPYMTP_SANITIZE={sanitizer}"], check=True,
                    stdout=subprocess.DEVNULL)
     subprocess.run(["cmake", "--build", folder], check=True)
+    (ROOT / "pymtp" / "include").mkdir(exist_ok=True)
+    shutil.copy(ROOT / "csrc" / "pymtp.h", ROOT / "pymtp" / "include")
     subprocess.run([sys.executable, ROOT / "pymtp" / "_build_ffi.py", ROOT / "csrc" / "pymtp.h", ROOT / "pymtp" / "_ffi.py"], check=True)
     return folder
 
