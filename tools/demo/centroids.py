@@ -53,7 +53,7 @@ def main():
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("folder", type=Path)
     parser.add_argument("built", type=Path)
-    parser.add_argument("--clusters-used", type=int, default=32)
+    parser.add_argument("--clusters-used", type=int, default=16)
     args = parser.parse_args()
     built = {t.name: t for t in GGUFReader(args.built).tensors}
     ordering = torch.tensor(built["masked_embd_ordering"].data.tolist())
