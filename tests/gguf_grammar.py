@@ -1,6 +1,6 @@
 """Mutations of a GGUF file by its grammar: every field of header, metadata and directory to values at boundaries.
 
-    cases(file, small=None) -> iterator of Case   of a micro_models.File
+    cases(file) -> iterator of Case   of a micro_models.File
 
 Fields are patched where they stand, or written anew where that changes lengths. A case carries what an error it ends in must name:
 the key or tensor that was changed; or nothing where the change moves the reader off the fields (a wrong length or type).

@@ -22,8 +22,23 @@ import micro_models
 FILES = [(variant, role) for variant in micro_models.VARIANTS for role in ("target", "drafter")]
 MIB = 1024  # KiB
 
-# What an error names when it is not the key itself: the sizes of tensors, and what else depends on the value.
+# What an error may name instead of the key or tensor that was changed: what then disagrees with it. By the end of its name.
 INSTEAD = {
+    "block_count": r"key '.*sliding_window_pattern': expected 1 values",
+    "embedding_length": r"tensor 'token_embd.weight': expected shape",
+    "feed_forward_length": r"tensor 'blk.0.ffn_gate.weight': expected shape",
+    "attention.head_count": r"tensor 'blk.0.attn_q.weight': expected shape",
+    "attention.head_count_kv": r"tensor 'blk.\d.attn_k.weight': expected shape",
+    "attention.sliding_window_pattern": r"tensor 'blk.\d.attn_q(_norm)?.weight': expected ",  # head sizes go by the kind of layer
+    "attention.shared_kv_layers": r"tensor 'blk.2.attn_k_norm.weight': missing",
+    "embedding_length_per_layer_input": r"tensor 'per_layer_token_embd.weight': ",
+    "tokenizer.ggml.tokens": r"tokenizer.ggml.token_type: expected \d+ elements, one per token",
+    "expert_count": r"key 'gemma4.expert_used_count': ",
+    "expert_feed_forward_length": r"tensor 'blk.0.ffn_down_exps.weight': expected shape",
+    "token_embd.weight": r"tensor 'output.weight': expected shape",
+    "nextn.pre_projection.weight": r"key 'gemma4-assistant.embedding_length': ",
+    "ffn_gate.weight": r"key 'gemma4-assistant.feed_forward_length': ",
+    "general.alignment": r"tensor 'rope_freqs.weight': ",  # the first tensor: where the data begins
 }
 
 
