@@ -35,7 +35,19 @@ replay: ## every stored input through its fuzz target, under AddressSanitizer an
 	cmake --build build/replay --target $(FUZZERS:%=fuzz_%)
 	for t in $(FUZZERS); do build/replay/fuzz_$$t tests/fuzz/corpus/$$t || exit 1; done
 
+LLVM_COV ?= llvm-cov-14
+LLVM_PROFDATA ?= llvm-profdata-14
+coverage: ## lines and branches by file that the stored inputs of all fuzz targets reach, with those in build/fuzz/found (clang)
+	CC=clang cmake -S . -B build/coverage -G Ninja -DPYMTP_TESTS=ON -DCMAKE_BUILD_TYPE=Debug \
+	    -DCMAKE_C_FLAGS="-O1 -DPYMTP_SMALL_TILES -fprofile-instr-generate -fcoverage-mapping"
+	cmake --build build/coverage --target $(FUZZERS:%=fuzz_%)
+	for t in $(FUZZERS); do mkdir -p build/fuzz/found/$$t && LLVM_PROFILE_FILE=build/coverage/$$t.profraw build/coverage/fuzz_$$t \
+	    tests/fuzz/corpus/$$t build/fuzz/found/$$t 2>build/coverage/$$t.log || exit 1; done
+	$(LLVM_PROFDATA) merge -o build/coverage/all.profdata $(FUZZERS:%=build/coverage/%.profraw)
+	$(LLVM_COV) report build/coverage/fuzz_$(firstword $(FUZZERS)) $(FUZZERS:%=-object build/coverage/fuzz_%) \
+	    -instr-profile build/coverage/all.profdata $(wildcard csrc/*/*.c)
+
 clean: ## remove what was built
 	rm -rf build pymtp/lib pymtp/include pymtp/_ffi.py
 
-.PHONY: help dev test asan ubsan tsan fuzz replay clean
+.PHONY: help dev test asan ubsan tsan fuzz replay coverage clean
