@@ -165,7 +165,7 @@ class _Reader:
         return self.text[start:self.at].replace(Q, "").strip()
 
     def quoted(self) -> str:
-        """Between two Q as it is; between " or ' with backslash escapes. Unclosed: to the end, less closing braces."""
+        """Between two Q as it is; between " or ' with backslash escapes and without any Q. Unclosed: to the end, less closing braces."""
         quote = self.text[self.at]
         self.at += 1
         out: list[str] = []
@@ -173,7 +173,7 @@ class _Reader:
             c = self.text[self.at]
             self.at += 1
             if c == quote:
-                return "".join(out)
+                return "".join(out).replace(Q, "")
             if c == "\\" and quote != Q and self.at < len(self.text):
                 c = {"n": "\n", "t": "\t", "r": "\r"}.get(self.text[self.at], self.text[self.at])
                 self.at += 1
