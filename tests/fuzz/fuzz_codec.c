@@ -135,7 +135,7 @@ int LLVMFuzzerTestOneInput(const uint8_t *data, size_t n) {
     }
     const pm_format *f = pm_format_get((pm_format_id)(fuzz_u8(&in) % PM_FORMAT_COUNT));
     const uint8_t size = fuzz_u8(&in);
-    const size_t rows = 1 + size % 3, blocks = 1 + size / 3 % MAX_BLOCKS * (f->block_values == 1 ? 9 : 1), columns = blocks * f->block_values;
+    const size_t rows = 1 + size % 3u, blocks = 1 + size / 3u % MAX_BLOCKS * (f->block_values == 1 ? 9u : 1u), columns = blocks * f->block_values;
     const shape s = {f, (int64_t)rows, (int64_t)columns, rows * columns, rows * blocks * f->block_bytes};
     if (kind < 3) hostile_blocks(&s, &in);
     else hostile_values(&s, &in);
