@@ -2,7 +2,7 @@
  * the input is a text, and ids, that go there and back.
  *
  * Promises checked: never more ids than bytes but for the BOS, ids inside the vocabulary, a small buffer gets the same first ids,
- * text without special parsing gives no control token, merge-queue operations are linear, ids come back as the text (malformed
+ * text without special parsing gives no control token and, where it is short, the ids of the definition, merge-queue operations are linear, ids come back as the text (malformed
  * bytes as U+FFFD), streaming equals decoding in one go, output is valid UTF-8. */
 #include "fuzz.h"
 #include "pymtp.h"
@@ -18,6 +18,8 @@ static const char *const letters[] = {"<pad>", "<eos>", "<bos>", "<unk>", "<|tur
 
 static struct { char text[MAX_PIECE]; size_t n; uint8_t type; } piece[MAX_PIECES];
 static size_t pieces;
+static struct { size_t left, right; } merge[64];
+static size_t merges;
 
 static size_t find(const char *s, size_t n) {
     for (size_t i = 0; i < pieces; i++)
@@ -85,8 +87,7 @@ static void make_pieces(fuzz_bytes *in, uint8_t flags) {
 
 /* Metadata of the pieces, with merges of pairs of them; RESULTS adds what a merge gives to the vocabulary. */
 static void make_file(fuzz_bytes *in, uint8_t flags) {
-    static struct { size_t left, right; } merge[64];
-    const size_t merges = fuzz_u8(in) % 64;
+    merges = fuzz_u8(in) % 64;
     for (size_t i = 0; i < merges; i++) {
         char both[2 * MAX_PIECE];
         merge[i].left = pieces ? fuzz_u8(in) % pieces : 0;
@@ -147,6 +148,57 @@ static size_t readable(const uint8_t *s, size_t n, int spaces, char *out) {
     return at;
 }
 
+static int plain(const pymtp_tokenizer *t, int32_t id) {
+    const int type = pymtp_tokenizer_type(t, id);
+    return type && type != PYMTP_TOKEN_CONTROL && type != PYMTP_TOKEN_BYTE && type != PYMTP_TOKEN_UNKNOWN;
+}
+
+/* What merge m makes of two neighbours, or -1. Text may spell no marker. */
+static int32_t merged(const pymtp_tokenizer *t, size_t m, int32_t left, int32_t right) {
+    static const char *const markers[] = {"<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", "<|\"|>", "<|channel>", "<channel|>"};
+    char both[2 * MAX_PIECE];
+    if ((size_t)left != merge[m].left || (size_t)right != merge[m].right) return -1;
+    const size_t a = piece[left].n, n = a + piece[right].n;
+    memcpy(both, piece[left].text, a);
+    memcpy(both + a, piece[right].text, n - a);
+    for (size_t i = 0; i < sizeof markers / sizeof *markers; i++)
+        if (strlen(markers[i]) == n && !memcmp(markers[i], both, n)) return -1;
+    const int32_t id = (int32_t)find(both, n);
+    return plain(t, left) && plain(t, right) && plain(t, id) ? id : -1;
+}
+
+/* The definition, word by word: characters that are tokens, bytes of others; then the adjacent pair of lowest rank, leftmost, until
+ * there is none. No pair spans the end of a run of newlines. n is at most 64 bytes. */
+static size_t by_definition(const pymtp_tokenizer *t, const uint8_t *s, size_t n, int32_t *ids) {
+    size_t count = 0, left_of[64]; /* where in s a symbol begins */
+    for (size_t i = 0, length; i < n; i += length) {
+        length = pm_utf8_char(s + i, n - i);
+        const int32_t id = s[i] == ' ' ? (int32_t)find("\xe2\x96\x81", 3) : (int32_t)find((const char *)s + i, length);
+        if (length && plain(t, id)) {
+            left_of[count] = i;
+            ids[count++] = id;
+            continue;
+        }
+        length = length ? length : 1;
+        for (size_t j = i; j < i + length; j++) {
+            char name[8];
+            left_of[count] = j;
+            ids[count++] = (int32_t)find(name, (size_t)snprintf(name, sizeof name, "<0x%02X>", s[j]));
+        }
+    }
+    for (;;) {
+        size_t best = merges, at = 0;
+        for (size_t i = 0; i + 1 < count; i++)
+            for (size_t m = 0; m < best; m++)
+                if (merged(t, m, ids[i], ids[i + 1]) >= 0 && (s[left_of[i + 1] - 1] == '\n') == (s[left_of[i + 1]] == '\n')) best = m, at = i;
+        if (best == merges) return count;
+        ids[at] = merged(t, best, ids[at], ids[at + 1]);
+        count--;
+        memmove(ids + at + 1, ids + at + 2, (count - at - 1) * sizeof *ids);
+        memmove(left_of + at + 1, left_of + at + 2, (count - at - 1) * sizeof *left_of);
+    }
+}
+
 /* Text of ids, in one go and streamed; returns its bytes. */
 static size_t decode(const pymtp_tokenizer *t, const int32_t *ids, size_t n, int32_t flags, char **out) {
     const int64_t total = pymtp_detokenize(t, ids, n, flags, NULL, 0, NULL);
@@ -188,6 +240,10 @@ static void there_and_back(const pymtp_tokenizer *t, const uint8_t *s, size_t n,
         fuzz_check(ids[i] >= 0 && ids[i] < pymtp_tokenizer_size(t));
         fuzz_check(special || !bytes_known || (bos && !i) || pymtp_tokenizer_type(t, ids[i]) != PYMTP_TOKEN_CONTROL);
         fuzz_check(flags & ~PYMTP_TOK_BOS || !bytes_known || (bos && !i) || pymtp_tokenizer_type(t, ids[i]) != PYMTP_TOKEN_UNKNOWN);
+    }
+    if (!flags && bytes_known && n <= 64) {
+        int32_t defined[64];
+        fuzz_check(by_definition(t, s, n, defined) == (size_t)count && !memcmp(defined, ids, (size_t)count * sizeof *ids));
     }
     char *text;
     const size_t have = decode(t, ids, (size_t)count, special, &text);
