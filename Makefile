@@ -24,16 +24,22 @@ tsan: ## C tests under ThreadSanitizer
 
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 SECONDS ?= 600
-fuzz: ## libFuzzer on one target (clang): make fuzz TARGET=gguf SECONDS=600; new inputs go to build/fuzz/found/TARGET
-	CC=clang cmake -S . -B build/fuzz -G Ninja -DPYMTP_FUZZ=ON && cmake --build build/fuzz --target fuzz_$(TARGET)
+fuzz: $(if $(filter chat,$(TARGET)),dev) ## libFuzzer on one target (clang; chat: atheris): make fuzz TARGET=gguf SECONDS=600; new inputs go to build/fuzz/found/TARGET
 	mkdir -p build/fuzz/found/$(TARGET)
+ifeq ($(TARGET),chat)
+	cd build/fuzz && PYTHONPATH=$(CURDIR) $(PYTHON) $(CURDIR)/tests/fuzz/chat.py --fuzz -max_total_time=$(SECONDS) -max_len=1024 \
+	    -timeout=25 -print_final_stats=1 $(FUZZFLAGS) found/chat $(CURDIR)/tests/fuzz/corpus/chat
+else
+	CC=clang cmake -S . -B build/fuzz -G Ninja -DPYMTP_FUZZ=ON && cmake --build build/fuzz --target fuzz_$(TARGET)
 	cd build/fuzz && ./fuzz_$(TARGET) -max_total_time=$(SECONDS) -rss_limit_mb=2048 -timeout=25 -print_final_stats=1 \
 	    $(FUZZFLAGS) found/$(TARGET) $(CURDIR)/tests/fuzz/corpus/$(TARGET)
+endif
 
-replay: ## every stored input through its fuzz target, under AddressSanitizer and UBSan
+replay: dev ## every stored input through its fuzz target, under AddressSanitizer and UBSan
 	cmake -S . -B build/replay -G Ninja -DPYMTP_TESTS=ON -DPYMTP_SANITIZE=address,undefined
 	cmake --build build/replay --target $(FUZZERS:%=fuzz_%)
 	for t in $(FUZZERS); do build/replay/fuzz_$$t tests/fuzz/corpus/$$t || exit 1; done
+	PYTHONPATH=. $(PYTHON) tests/fuzz/chat.py tests/fuzz/corpus/chat
 
 LLVM_COV ?= llvm-cov-14
 LLVM_PROFDATA ?= llvm-profdata-14
