@@ -24,7 +24,7 @@ typedef enum fault_kind {
 
 static fault_kind fault_armed;
 static long fault_at;         /* the call of that kind that fails, from 1 */
-static int fault_stays;       /* and all calls after it */
+static int fault_stays;       /* and all calls after it; of interrupted ones every second, since they are made again */
 static atomic_long fault_seen;
 static atomic_long fault_held; /* allocations, mappings and threads that are not given back */
 
@@ -45,7 +45,7 @@ static int fault_disarm(void) {
 static int fault_now(fault_kind kind) {
     if (fault_armed != kind) return 0;
     const long n = atomic_fetch_add(&fault_seen, 1) + 1;
-    return n == fault_at || (fault_stays && n > fault_at);
+    return n == fault_at || (fault_stays && n > fault_at && (kind != FAULT_INTERRUPTED || (n - fault_at) % 2 == 0));
 }
 
 void *__real_malloc(size_t bytes);

@@ -1,8 +1,8 @@
 /* test_fault.c - fault injection: whichever allocation, read or thread fails, and whether all after it fail too, the call ends in an
  * error that says what failed, nothing stays behind, and the same objects then give the bytes they give without a failure.
  *
- * A scenario prepares objects, runs calls of the public interface that may fail, and removes the objects. It is run once for every n:
- * its n-th call of a kind fails, its objects are run again without a failure. */
+ * A scenario prepares objects, runs calls of the public interface that may fail, and removes the objects. That is done once for every
+ * n: the n-th call of a kind fails, then the same objects run again without a failure. Named scenarios alone: test_fault NAME... */
 #include "engine_run.h"
 #include "fault.h"
 
@@ -10,7 +10,7 @@
 
 #include <unistd.h>
 
-#define FED 150 /* positions of a session that was used: more than the rings of 96 */
+#define FED 150 /* positions of a session that was used: more than the rings hold */
 #define LIMIT 20000
 
 typedef struct place {
@@ -72,6 +72,15 @@ static void open_running(place *p) {
 }
 
 static void as_before(place *p) { check_state(state_of(p->s, layers_of(p->m)), p->before, 1, "after a failure"); }
+
+/* The step changed nothing; where the failure was the session's own it ended the request, which can then begin anew. */
+static void begin_again(place *p) {
+    const pymtp_params q = sampled();
+    pymtp_output out = {.size = sizeof out};
+    as_before(p);
+    CHECK(pymtp_session_output(p->s, &out) == PYMTP_OK, "output");
+    if (out.finish == PYMTP_FINISH_ERROR) begin(p->s, ids, 20, &q);
+}
 
 static void remove_objects(place *p) {
     pymtp_session_free(p->s);
@@ -186,8 +195,8 @@ static pymtp_status run_step(place *p, uint64_t *result, pymtp_error *err) {
 }
 
 static pymtp_status run_forward(place *p, uint64_t *result, pymtp_error *err) {
-    static float logits[1280], hidden[100 * 128];
-    PM_TRY(pymtp_session_forward(p->s, ids + FED, 100, PYMTP_LOGITS_LAST, logits, hidden, err));
+    static float logits[1280], hidden[20 * 128];
+    PM_TRY(pymtp_session_forward(p->s, ids + FED, 20, PYMTP_LOGITS_LAST, logits, hidden, err));
     *result = hash(hash(*result, logits, sizeof logits), hidden, sizeof hidden);
     return PYMTP_OK;
 }
@@ -286,7 +295,7 @@ static const scenario scenarios[] = {
     {"open-26b", "tiny-26b", NULL, run_open, NULL},
     {"generate-e2b", "tiny-e2b", open_model, run_generate, NULL},
     {"generate-26b", "tiny-26b", open_model, run_generate, NULL},
-    {"step", "tiny-26b", open_running, run_step, as_before},
+    {"step", "tiny-26b", open_running, run_step, begin_again},
     {"forward", "tiny-e2b", open_used, run_forward, as_before},
     {"draft", "tiny-e2b", open_used, run_draft, as_before},
     {"rewind", "tiny-26b", open_used, run_rewind, as_before},
@@ -337,7 +346,7 @@ static int inject(const scenario *c, place *p, fault_kind kind, long n, int stay
     if (!failed || harmless) check_result(status, result, want, &err, what);
     else if (status == PYMTP_OK) CHECK(result == want, "%s: other bytes", what); /* it did with less */
     else check_error(p, kind, status, &err, what);
-    if (status != PYMTP_OK) {
+    if (status != PYMTP_OK && c->prepare) {
         if (c->check) c->check(p);
         result = 0;
         pm_clear(&err);
@@ -350,31 +359,55 @@ static int inject(const scenario *c, place *p, fault_kind kind, long n, int stay
     return failed;
 }
 
-static void sweep(const scenario *c, fault_kind kind, int stays) {
+static place paths_of(const scenario *c) {
     place p = {0};
     char file[64];
-    pymtp_error err = {0};
-    uint64_t want = 0;
-    long n = 1;
     snprintf(file, sizeof file, "%s.gguf", c->model);
     data_path(p.target, sizeof p.target, file);
     snprintf(file, sizeof file, "%s-drafter.gguf", c->model);
     data_path(p.drafter, sizeof p.drafter, file);
-    if (c->prepare) c->prepare(&p);
-    CHECK(c->run(&p, &want, &err) == PYMTP_OK, "%s: %s", c->name, err.text);
-    remove_objects(&p);
+    return p;
+}
+
+/* What comes out without a failure. */
+static uint64_t expected(const scenario *c, place *p) {
+    pymtp_error err = {0};
+    uint64_t want = 0;
+    if (c->prepare) c->prepare(p);
+    CHECK(c->run(p, &want, &err) == PYMTP_OK, "%s: %s", c->name, err.text);
+    remove_objects(p);
+    return want;
+}
+
+/* Returns how many calls of the kind the scenario makes. */
+static long sweep(const scenario *c, fault_kind kind, int stays) {
+    place p = paths_of(c);
+    const uint64_t want = expected(c, &p);
+    long n = 1;
     while (n < LIMIT && inject(c, &p, kind, n, stays, want)) n++;
     CHECK(n < LIMIT, "%s: no end of calls", c->name);
-    printf("%s: %s%s: %ld\n", c->name, kind_names[kind], stays ? " and on" : "", n - 1);
+    return n - 1;
+}
+
+/* Reads that succeed at another try: all of them at once. */
+static void sweep_harmless(const scenario *c) {
+    place p = paths_of(c);
+    const uint64_t want = expected(c, &p);
+    inject(c, &p, FAULT_SHORT, 1, 1, want);
+    inject(c, &p, FAULT_INTERRUPTED, 1, 1, want);
 }
 
 int main(int argc, char **argv) {
     make_ids(ids, 512, 3, 1280);
     for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++) {
         if (!check_wanted(argc, argv, scenarios[i].name)) continue;
-        for (fault_kind kind = FAULT_MEMORY; kind <= FAULT_THREAD; kind++) sweep(&scenarios[i], kind, 0);
-        sweep(&scenarios[i], FAULT_MEMORY, 1);
-        sweep(&scenarios[i], FAULT_READ, 1);
+        const scenario *c = &scenarios[i];
+        const long memory = sweep(c, FAULT_MEMORY, 0), reads = sweep(c, FAULT_END, 0), threads = sweep(c, FAULT_THREAD, 0);
+        sweep(c, FAULT_MEMORY, 1);
+        sweep(c, FAULT_READ, 1);
+        sweep_harmless(c);
+        printf("%s: %ld allocations, %ld reads, %ld threads\n", c->name, memory, reads, threads);
+        CHECK(memory + reads > 0, "%s: nothing could fail", c->name);
     }
     return check_done();
 }
