@@ -19,3 +19,8 @@ foreach(source ${C_TESTS})
     add_test(NAME ${name} COMMAND ${name})
   endif()
 endforeach()
+
+# tests/c/interpose.c is loaded into a Python process by tests/faults.py.
+if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  add_library(interpose MODULE tests/c/interpose.c)
+endif()
