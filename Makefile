@@ -14,13 +14,20 @@ dev: ## build the library and the generated bindings into the source tree, so th
 test: dev ## run all tests against the source tree
 	$(PYTHON) -m pytest
 
-SANITIZED = cmake -S . -B build/$@ -G Ninja -DPYMTP_TESTS=ON -DPYMTP_SANITIZE=$(1) && cmake --build build/$@ && ctest --test-dir build/$@ --output-on-failure
-asan: ## C tests under AddressSanitizer and LeakSanitizer
-	$(call SANITIZED,address)
-ubsan: ## C tests under UndefinedBehaviorSanitizer
-	$(call SANITIZED,undefined)
-tsan: ## C tests under ThreadSanitizer
-	$(call SANITIZED,thread)
+asan: ## the whole test suite under AddressSanitizer and LeakSanitizer; ARGS="--jobs 2 tests/test_gguf.py" for a part
+	$(PYTHON) tools/sanitize.py address $(ARGS)
+ubsan: ## the whole test suite under UndefinedBehaviorSanitizer
+	$(PYTHON) tools/sanitize.py undefined $(ARGS)
+tsan: ## C tests under ThreadSanitizer, then a minute of everything at once on one model (tests/c/test_threads.c)
+	cmake -S . -B build/tsan -G Ninja -DPYMTP_TESTS=ON -DPYMTP_SANITIZE=thread && cmake --build build/tsan
+	ctest --test-dir build/tsan --output-on-failure && build/tsan/test_threads 60
+# Valgrind shows programs a processor without AVX-512, so all kernel sets there are AVX2 and scalar; names choose AVX2 where a test takes them.
+AVX2_TESTS = "test_ops avx2" "test_head avx2" "test_attend avx2" test_matmul test_elem test_encode "test_engine tiny-e2b" test_threads
+valgrind: ## the AVX2 kernels and the engine on them under valgrind
+	cmake -S . -B build/valgrind -G Ninja -DPYMTP_TESTS=ON -DCMAKE_C_FLAGS='-g -DPYMTP_SMALL_TILES' && cmake --build build/valgrind
+	for t in $(AVX2_TESTS); do echo $$t; PYMTP_CPU=avx2 valgrind -q --fair-sched=yes --error-exitcode=9 --leak-check=full build/valgrind/$$t || exit 1; done
+soak: dev ## mixed sessions with cancellation, memory flat: make soak SECONDS=1800
+	PYTHONPATH=. $(PYTHON) tools/soak.py --seconds $(SECONDS)
 
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 SECONDS ?= 600
@@ -56,4 +63,4 @@ coverage: ## lines and branches by file that the stored inputs of all fuzz targe
 clean: ## remove what was built
 	rm -rf build pymtp/lib pymtp/include pymtp/_ffi.py
 
-.PHONY: help dev test asan ubsan tsan fuzz replay coverage clean
+.PHONY: help dev test asan ubsan tsan valgrind soak fuzz replay coverage clean

@@ -9,6 +9,7 @@ import pytest
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 DATA = ROOT / "tests" / "data"
+SANITIZER = os.environ.get("PYMTP_TEST_SANITIZER")  # "address" or "undefined": tools/sanitize.py runs the suite under it
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -54,8 +55,10 @@ def c_build(tmp_path_factory):
 
 
 @pytest.fixture(scope="session")
-def asan_build(tmp_path_factory):
-    """The same under AddressSanitizer and UndefinedBehaviorSanitizer."""
+def asan_build(tmp_path_factory, request):
+    """The same under AddressSanitizer and UndefinedBehaviorSanitizer; where the whole suite runs under one of them, that build."""
+    if SANITIZER:
+        return request.getfixturevalue("c_build")
     reuse = os.environ.get("PYMTP_TEST_ASAN_BUILD")
     return build_c(pathlib.Path(reuse) if reuse else tmp_path_factory.mktemp("asan"), "-DPYMTP_SANITIZE=address,undefined")
 

@@ -349,6 +349,7 @@ def test_an_error_stops_the_others(home, server):
 
 
 def test_corrupted_content(home, server):
+    """CVE-2024-37032: what arrives is hashed, and without its hash it gets no name."""
     content = {"data.bin": noise(50_000), "note.txt": b"a note"}
     for path, kind in (("data.bin", "SHA-256"), ("note.txt", "git SHA-1")):
         (wanted,) = files(server, f"user/{path}", {path: content[path]})
@@ -408,6 +409,7 @@ BAD_LISTINGS = [
 
 @pytest.mark.parametrize("change, text", BAD_LISTINGS, ids=[t for _, t in BAD_LISTINGS])
 def test_bad_listings(home, server, change, text):
+    """CVE-2024-37032: names and checksums from a server that would lead out of the cache, among others that are malformed."""
     server.add("user/data", {"a": b"x"})
     server.listing = lambda out: out | change
     with pytest.raises(HubError) as error:
@@ -458,6 +460,7 @@ def test_full_disk(home, server, monkeypatch):
 
 
 def test_token_stays_with_the_hub(home, server, small, monkeypatch):
+    """GO-2025-3824: a token that follows a redirect to another host."""
     server.tokens = {"hf_secret": {"user/private"}}
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     server.add("user/private", {"data.bin": noise(50_000), "note.txt": b"a note"}, private=True)
