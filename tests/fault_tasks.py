@@ -112,28 +112,37 @@ def task_command(folder, call, *args):
 # ---- pulls ----
 
 
+PULL_PLACES = [("anywhere", "", WRITE, errno.ENOSPC), ("record", "pymtp", WRITE, errno.ENOSPC), ("ref", "hf/hub/models--user--small-GGUF/refs", WRITE, errno.EIO),
+               ("sync", "", SYNC, errno.EIO), ("rename", "", RENAME, errno.EIO)]
+
+
 def task_pull(home, reference):
-    """Whatever fails in a pull is an error of one line; the next pull goes on from there and ends with all files whole."""
+    """Whatever fails in a pull is an error of one line; the next pull goes on from there and ends with all files whole. Of the many
+    writes of content every one that is a power of 4 fails."""
     count = {}
-    for name, call, error in FAILURES:
-        count[name] = failed = 0
+    for name, place, call, error in PULL_PLACES:
+        n, count[name] = 1, 0
         while True:
             for child in home.iterdir():
                 shutil.rmtree(child)
-            arm(home, call, count[name] + 1, error)
+            failed = False
+            arm(home / place, call, n, error)
             try:
                 hub.pull(reference)
             except (HubError, WriteError) as caught:
                 assert str(caught).endswith(os.strerror(error)) and "\n" not in str(caught), caught
-                failed += 1
-            if disarm() <= count[name]:
+                failed = True
+            reached = disarm() >= n
+            assert failed == reached, (name, n, failed)
+            assert all(".pymtp.incomplete" in p.name for p in home.rglob("*.incomplete"))  # beginnings of blobs only
+            if not reached:
                 break
             count[name] += 1
+            n = 4 * n if name == "anywhere" else n + 1
             pulled = hub.pull(reference)
             assert not list(home.rglob("*.incomplete")), list(home.rglob("*.incomplete"))
             with pymtp.Model(pulled.target, pulled.drafter, threads=1) as model:
                 assert model.info.drafter_layers
-        assert failed == count[name] > 0, (name, count, failed)
     return count
 
 

@@ -64,6 +64,16 @@ def present(file: "RemoteFile") -> bool:
     return False
 
 
+@contextlib.contextmanager
+def leaves_nothing(temporary: pathlib.Path) -> Iterator[None]:
+    """A block that fails leaves no file under this name."""
+    try:
+        yield
+    except BaseException:
+        temporary.unlink(missing_ok=True)
+        raise
+
+
 def link(file: "RemoteFile") -> pathlib.Path:
     """Makes the blob appear in its snapshot. Without symbolic links it moves there."""
     path, target = pointer(file), blob(file)
@@ -76,7 +86,8 @@ def link(file: "RemoteFile") -> pathlib.Path:
     except OSError:
         os.replace(target, path)
         return path
-    os.replace(temporary, path)
+    with leaves_nothing(temporary):
+        os.replace(temporary, path)
     return path
 
 
@@ -87,8 +98,9 @@ def write_ref(repo: str, commit: str) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"main.{os.getpid()}.incomplete")
-    temporary.write_text(commit)
-    os.replace(temporary, path)
+    with leaves_nothing(temporary):
+        temporary.write_text(commit)
+        os.replace(temporary, path)
 
 
 @contextlib.contextmanager
