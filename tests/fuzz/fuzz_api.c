@@ -502,7 +502,7 @@ static void take_output(session *s) {
 }
 
 static void call_step(machine *x) {
-    pymtp_session *handles[SESSIONS + 1];
+    pymtp_session *handles[SESSIONS + 1] = {NULL};
     session *which[SESSIONS + 1];
     pymtp_error err;
     const size_t n = fuzz_u8(&x->in) % (SESSIONS + 2);
