@@ -22,6 +22,11 @@ ubsan: ## C tests under UndefinedBehaviorSanitizer
 tsan: ## C tests under ThreadSanitizer
 	$(call SANITIZED,thread)
 
+fault: ## every allocation, read and thread fails in turn, under AddressSanitizer and UBSan
+	cmake -S . -B build/replay -G Ninja -DPYMTP_TESTS=ON -DPYMTP_SANITIZE=address,undefined
+	cmake --build build/replay --target test_fault
+	build/replay/test_fault --all
+
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 SECONDS ?= 600
 fuzz: ## libFuzzer on one target (clang): make fuzz TARGET=gguf SECONDS=600; new inputs go to build/fuzz/found/TARGET
@@ -38,4 +43,4 @@ replay: ## every stored input through its fuzz target, under AddressSanitizer an
 clean: ## remove what was built
 	rm -rf build pymtp/lib pymtp/include pymtp/_ffi.py
 
-.PHONY: help dev test asan ubsan tsan fuzz replay clean
+.PHONY: help dev test asan ubsan tsan fault fuzz replay clean
