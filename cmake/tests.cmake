@@ -1,5 +1,6 @@
 # One executable per tests/c/test_*.c, linked with the core's objects so that tests reach internal functions; each is a
-# ctest. tests/c/tool_*.c are programs that Python tests run (not ctests).
+# ctest. tests/c/tool_*.c are programs that Python tests run (not ctests),
+# tests/c/lib_*.c libraries for LD_PRELOAD.
 file(GLOB C_TESTS CONFIGURE_DEPENDS tests/c/test_*.c tests/c/tool_*.c)
 set(WRAPPED malloc calloc realloc posix_memalign free mmap munmap mprotect pread pthread_create pthread_join)
 if(APPLE) # its linker cannot put a function in the place of another
@@ -19,3 +20,7 @@ foreach(source ${C_TESTS})
     add_test(NAME ${name} COMMAND ${name})
   endif()
 endforeach()
+if(NOT APPLE)
+  add_library(fault_write MODULE tests/c/lib_fault_write.c)
+  target_link_libraries(fault_write PRIVATE ${CMAKE_DL_LIBS})
+endif()

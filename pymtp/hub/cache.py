@@ -20,6 +20,8 @@ from typing import TYPE_CHECKING, Iterator
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
+from .records import write_atomically
+
 if TYPE_CHECKING:
     from .remote import RemoteFile
 
@@ -76,7 +78,10 @@ def link(file: "RemoteFile") -> pathlib.Path:
     except OSError:
         os.replace(target, path)
         return path
-    os.replace(temporary, path)
+    try:
+        os.replace(temporary, path)
+    finally:
+        temporary.unlink(missing_ok=True)
     return path
 
 
@@ -85,10 +90,7 @@ def write_ref(repo: str, commit: str) -> None:
     path = folder(repo) / "refs" / "main"
     if path.exists() and path.read_text() == commit:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"main.{os.getpid()}.incomplete")
-    temporary.write_text(commit)
-    os.replace(temporary, path)
+    write_atomically(path, commit)
 
 
 @contextlib.contextmanager

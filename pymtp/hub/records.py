@@ -24,10 +24,15 @@ def _path(name: str) -> pathlib.Path:
 
 
 def write_atomically(path: pathlib.Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
+    """The whole text under its name, or the file as it was."""
     temporary = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, path)
+    except OSError as error:  # a failed write does not know its file
+        temporary.unlink(missing_ok=True)
+        raise HubError(f"{path}: {error.strerror or error}") from None
 
 
 # ---- records ----

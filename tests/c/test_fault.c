@@ -349,7 +349,7 @@ static void inject(const scenario *c, place *p, fault_kind kind, long n, int sta
     pymtp_status status = c->run(p, &result, &err);
     const int failed = fault_disarm(), harmless = kind == FAULT_SHORT || kind == FAULT_INTERRUPTED;
     if (!failed || harmless) check_result(status, result, want, &err, what);
-    else if (status == PYMTP_OK) { /* only where the call asks for less at a second try */
+    else if (status == PYMTP_OK) { /* weights commit less ahead, a session keeps no mark */
         did_with_less++;
         CHECK(kind == FAULT_MEMORY && !stays && result == want, "%s: no error, or other bytes", what);
     } else check_error(p, kind, status, &err, what);
