@@ -29,6 +29,11 @@ valgrind: ## the AVX2 kernels and the engine on them under valgrind
 soak: dev ## mixed sessions with cancellation, memory flat: make soak SECONDS=1800
 	PYTHONPATH=. $(PYTHON) tools/soak.py --seconds $(SECONDS)
 
+fault: ## every allocation, read and thread fails in turn, under AddressSanitizer and UBSan
+	cmake -S . -B build/replay -G Ninja -DPYMTP_TESTS=ON -DPYMTP_SANITIZE=address,undefined
+	cmake --build build/replay --target test_fault
+	build/replay/test_fault --all
+
 FUZZERS := $(patsubst tests/fuzz/fuzz_%.c,%,$(wildcard tests/fuzz/fuzz_*.c))
 SECONDS ?= 600
 fuzz: $(if $(filter chat,$(TARGET)),dev) ## libFuzzer on one target (clang; chat: atheris): make fuzz TARGET=gguf SECONDS=600; new inputs go to build/fuzz/found/TARGET
@@ -63,4 +68,4 @@ coverage: ## lines and branches by file that the stored inputs of all fuzz targe
 clean: ## remove what was built
 	rm -rf build pymtp/lib pymtp/include pymtp/_ffi.py
 
-.PHONY: help dev test asan ubsan tsan valgrind soak fuzz replay coverage clean
+.PHONY: help dev test asan ubsan tsan valgrind soak fault fuzz replay coverage clean

@@ -66,11 +66,13 @@ def present(file: "RemoteFile") -> bool:
 
 @contextlib.contextmanager
 def leaves_nothing(temporary: pathlib.Path) -> Iterator[None]:
-    """A block that fails leaves no file under this name."""
+    """A block that fails leaves no file under this name; its error names it, which that of a failed write does not."""
     try:
         yield
-    except BaseException:
+    except BaseException as error:
         temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = os.fspath(temporary)
         raise
 
 
