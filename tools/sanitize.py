@@ -27,8 +27,8 @@ RUNTIME = ("libasan", "libc.so", "ld-linux")  # what allocates on behalf of its 
 def build(sanitizer):
     """The folder with library and C tests under the sanitizer; the bindings go into the source tree."""
     folder = ROOT / "build" / NAMES[sanitizer]
-    subprocess.run(["cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", "-DPYMTP_TESTS=ON", "-DPYMTP_WERROR=ON", f"-DPYMTP_SANITIZE={sanitizer}"],
-                   check=True, stdout=subprocess.DEVNULL)
+    subprocess.run(["cmake", "-S", ROOT, "-B", folder, "-G", "Ninja", "-DPYMTP_TESTS=ON", f"-DPYMTP_SANITIZE={sanitizer}"], check=True,
+                   stdout=subprocess.DEVNULL)
     subprocess.run(["cmake", "--build", folder], check=True)
     subprocess.run([sys.executable, ROOT / "pymtp" / "_build_ffi.py", ROOT / "csrc" / "pymtp.h", ROOT / "pymtp" / "_ffi.py"], check=True)
     return folder
@@ -37,7 +37,7 @@ def build(sanitizer):
 def environment(sanitizer, folder, log):
     """exitcode=0 leaves leaks to leaks.txt; errors abort, which no test can take for an expected exit."""
     out = {**os.environ, "PYMTP_LIB": str(folder / "libpymtp.so"), "PYMTP_TEST_BUILD": str(folder), "PYMTP_TEST_SANITIZER": sanitizer,
-           "PYTHONPATH": str(ROOT),
+           "PYTHONPATH": f"{ROOT}{os.pathsep}{ROOT / 'tests' / 'sanitizers'}",
            "UBSAN_OPTIONS": f"print_stacktrace=1:log_path={log}/report:stack_trace_format={FRAME_FORMAT}"}
     if sanitizer == "address":
         runtime = subprocess.run(["cc", "-print-file-name=libasan.so"], capture_output=True, text=True, check=True).stdout.strip()
