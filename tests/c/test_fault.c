@@ -14,7 +14,11 @@
 #include <unistd.h>
 
 #define FED 150 /* positions of a session that was used: more than the rings hold */
-#define FIRST 6 /* every n to here, then steps of a half */
+#ifdef PYMTP_SMALL_TILES
+#define FIRST 6 /* every n to here, then steps of a half: sanitized builds are slow */
+#else
+#define FIRST 64
+#endif
 
 typedef struct place {
     char target[1024], drafter[1024];
