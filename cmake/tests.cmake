@@ -20,7 +20,7 @@ foreach(source ${C_TESTS})
   endif()
 endforeach()
 
-# tests/c/interpose.c is loaded into a Python process by tests/faults.py.
+# tests/c/interpose.c is loaded into a Python process by tests/fault_tasks.py.
 if(CMAKE_SYSTEM_NAME STREQUAL "Linux")
   add_library(interpose MODULE tests/c/interpose.c)
 endif()
