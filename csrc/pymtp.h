@@ -418,7 +418,7 @@ typedef struct pymtp_clustering pymtp_clustering;
 /* rows: a multiple of clusters, at most 2^26; width: 1..65536; threads 0: one per physical performance core. */
 PYMTP_API pymtp_clustering *pymtp_clustering_new(int64_t rows, int32_t width, int32_t clusters, int32_t threads, pymtp_error *err);
 PYMTP_API void pymtp_clustering_free(pymtp_clustering *c);
-/* The next n rows: (n, width), finite. */
+/* The next n rows: (n, width), finite, of a length that a float holds. */
 PYMTP_API pymtp_status pymtp_clustering_add(pymtp_clustering *c, const float *rows, int64_t n, pymtp_error *err);
 /* Once all rows are there: the first call bisects them recursively, each further one is an iteration of k-means, which may be a little
  * worse than the one before; the best is kept. *objective, of this call: the mean cosine between rows and their cluster's sum. */

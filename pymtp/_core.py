@@ -11,7 +11,7 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
-from ._lib import Call, ffi, finalizer, lib, new_struct, path_bytes, text
+from ._lib import Call, Handle, ffi, lib, new_struct, path_bytes, text
 from .chat import Style
 from .errors import ArgumentError, FormatError, MismatchError, ReadError, StateError, UnsupportedError
 from .generate import INT32, Defaults, _integer
@@ -75,11 +75,16 @@ class Core:
     def __init__(self, target: Any, drafter: Any, threads: int | None, context: int | None, kv: str, chunk: int | None):
         options, _keep = make_options(drafter, threads, context, kv, chunk)
         call = Call()
-        self._ptr = call.handle(lib.pymtp_model_open(path_bytes(target), options, call.err))
-        self._finalizer = finalizer(self, lib.pymtp_model_close, self._ptr, ffi.NULL)
+        ptr = call.handle(lib.pymtp_model_open(path_bytes(target), options, call.err))
+        tokenizer = self._tokenizer = Tokenizer._of(lib.pymtp_model_tokenizer(ptr), None)
+
+        def free(ptr: Any) -> None:
+            tokenizer.close()
+            lib.pymtp_model_close(ptr, ffi.NULL)
+
+        self._handle = Handle(self, ptr, free)
         self.drafter_path = None if drafter is None else os.fspath(drafter)
         self.info = self._read_info()
-        self.tokenizer = Tokenizer._of(lib.pymtp_model_tokenizer(self._ptr), None)
         self.guests: weakref.WeakSet[Any] = weakref.WeakSet()  # open sessions and snapshots
         with File(target) as file:
             self.defaults = read_defaults(file)
@@ -87,13 +92,19 @@ class Core:
 
     @property
     def ptr(self) -> Any:
-        if self._ptr is None:
+        if self._handle.ptr is None:
             raise StateError("the model is closed")
-        return self._ptr
+        return self._handle.ptr
+
+    @property
+    def tokenizer(self) -> Tokenizer:
+        """The model's own; not to be kept beyond a call, as it does not keep the model (Model.tokenizer does)."""
+        self.ptr  # raises when the model is closed
+        return self._tokenizer
 
     def _read_info(self) -> ModelInfo:
         raw = new_struct("pymtp_model_info")
-        Call().check(lib.pymtp_model_get_info(self._ptr, raw))
+        Call().check(lib.pymtp_model_get_info(self.ptr, raw))
         values = {name: getattr(raw, name) for name in ModelInfo.__dataclass_fields__}
         for name in ("name", "drafter_name", "cpu"):
             values[name] = text(values[name])
@@ -107,15 +118,14 @@ class Core:
 
     def close(self) -> None:
         """Frees sessions, snapshots and the model; waits for calls of other threads on its sessions."""
-        if self._ptr is None:
+        if self._handle.ptr is None:
             return
         for guest in list(self.guests):
             guest.close()
         call = Call()
-        call.check(lib.pymtp_model_close(self._ptr, call.err))
-        self._finalizer.detach()
-        self._ptr = None
-        self.tokenizer.close()
+        call.check(lib.pymtp_model_close(self._handle.ptr, call.err))
+        self._handle.forget()
+        self._tokenizer.close()
 
 
 def make_options(drafter: Any, threads: int | None, context: int | None, kv: str, chunk: int | None) -> tuple[Any, Any]:

@@ -97,11 +97,29 @@ class Call:
         return pointer
 
 
-def finalizer(owner: Any, function: Any, *args: Any) -> Any:
-    """Frees a handle when its owner goes. Not at exit: threads may still compute then, and the system frees all."""
-    out = weakref.finalize(owner, function, *args)
-    out.atexit = False
-    return out
+class Handle:
+    """A C object, freed by free(ptr) when its Python owner goes or with close(), once; `ptr` is None from then on.
+
+    Finalizers (__del__) of objects in one reference cycle with the owner run after the C object was freed: they see None too. Not
+    freed at exit: threads may still compute then, and the system frees all. `keep` lives as long as the C object.
+    """
+
+    def __init__(self, owner: Any, ptr: Any, free: Any, keep: Any = None):
+        self.ptr = ptr
+        self._finalizer = weakref.finalize(owner, self._free, free, keep)
+        self._finalizer.atexit = False
+
+    def _free(self, free: Any, keep: Any) -> None:
+        ptr, self.ptr = self.ptr, None
+        free(ptr)
+
+    def close(self) -> None:
+        self._finalizer()
+
+    def forget(self) -> None:
+        """Somebody else has freed it."""
+        self.ptr = None
+        self._finalizer.detach()
 
 
 def text(pointer: Any) -> str:

@@ -85,7 +85,7 @@ def render(messages: Sequence[Mapping[str, Any]], tools: Sequence[Mapping[str, A
     `tool_responses` ({"name", "response"}) and `reasoning`; thoughts in its content are removed. A tool's message answers
     the assistant before it and has `tool_call_id` or `name`. tools: {"function": {"name", "description", "parameters"}}.
     """
-    turns, tools, out = _turns(messages), list(tools or ()), Rendered()
+    turns, tools, out = _turns(messages), _tools(tools), Rendered()
     out.mark("<bos>")
     system = turns.pop(0) if turns[0].role == "system" else None
     if thinking or tools or system:
@@ -158,7 +158,7 @@ def _turns(messages: Any) -> list[Turn]:
             raise ArgumentError(f"{where}: expected a mapping with role and content, found {type(message).__name__}")
         role = message.get("role")
         if not isinstance(role, str) or role not in ROLES:
-            raise ArgumentError(f"{where}.role: expected one of {', '.join(ROLES)}, found {role!r}")
+            raise ArgumentError(f"{where}.role: expected one of {', '.join(ROLES)}, found {_shown(role)}")
         if ROLES[role] == "tool":
             _answer(turns, message, where)
             continue
@@ -170,6 +170,21 @@ def _turns(messages: Any) -> list[Turn]:
     if not turns:
         raise ArgumentError("messages: expected at least one message")
     return turns
+
+
+def _tools(tools: Any) -> list[Any]:
+    if tools and (isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Iterable)):
+        raise ArgumentError(f"tools: expected a list of tools, found {type(tools).__name__}")
+    return list(tools or ())
+
+
+def _shown(value: Any) -> str:
+    """A value that is wrong, for an error: one short line."""
+    try:
+        shown = repr(value)
+    except (ValueError, RecursionError):  # too many digits, nested too deep
+        return type(value).__name__
+    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 def _left_open(part: Part) -> bool:
@@ -204,7 +219,7 @@ def _texts(content: Any, where: str) -> list[str]:
     for item in content:
         kind = item.get("type") if isinstance(item, Mapping) else None
         if kind != "text" or not isinstance(item.get("text"), str):
-            raise ArgumentError(f"{where}: expected parts of type text, found {kind or type(item).__name__}; pymtp reads text only")
+            raise ArgumentError(f"{where}: expected parts of type text, found {_shown(kind) if kind else type(item).__name__}; pymtp reads text only")
         texts.append(item["text"])
     return texts
 
@@ -223,7 +238,7 @@ def _list(message: Mapping[str, Any], key: str, where: str) -> list[Any]:
 
 def _name(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value:
-        raise ArgumentError(f"{where}: expected a name, found {value!r}")
+        raise ArgumentError(f"{where}: expected a name, found {_shown(value)}")
     return value
 
 
@@ -247,7 +262,7 @@ def _answer(turns: list[Turn], message: Mapping[str, Any], where: str) -> None:
     if not turns or turns[-1].role != "model" or not turns[-1].parts[-1].calls:
         raise ArgumentError(f"{where}: a tool's message must follow an assistant's message with tool_calls")
     part, call_id = turns[-1].parts[-1], message.get("tool_call_id")
-    known = {id: name for name, _, id in part.calls if id is not None}
+    known = {id: name for name, _, id in part.calls if isinstance(id, str)}
     name = known.get(call_id) if isinstance(call_id, str) else None
     content = message.get("content")
     value = content if isinstance(content, Mapping) else "".join(_texts(content, where + ".content"))
@@ -305,9 +320,16 @@ def _part(out: Rendered, style: Style, part: Part, after_last_user: bool) -> str
 # ---- values and schemas -------------------------------------------------------------------------------------------------
 
 
+def _str(value: Any) -> str:
+    try:
+        return str(value)
+    except (ValueError, RecursionError):
+        raise ArgumentError(f"messages and tools: a value of type {type(value).__name__} has too many digits or is nested too deep") from None
+
+
 def _sorted(mapping: Mapping[Any, Any]) -> list[tuple[str, Any]]:
     """Items by key, case ignored."""
-    return sorted(((str(k), v) for k, v in mapping.items()), key=lambda item: item[0].lower())
+    return sorted(((_str(k), v) for k, v in mapping.items()), key=lambda item: item[0].lower())
 
 
 def _pairs(out: Rendered, style: Style, mapping: Mapping[Any, Any], bare: bool, depth: int = 0) -> None:
@@ -342,7 +364,7 @@ def _value(out: Rendered, style: Style, value: Any, bare: bool, depth: int = 0) 
             _value(out, style, item, bare, depth + 1)
         out.text("]")
     elif isinstance(value, (int, float)):
-        out.text(str(value))
+        out.text(_str(value))
     else:
         raise ArgumentError(f"tools: expected JSON values, found {type(value).__name__}")
 
@@ -352,7 +374,7 @@ def _get(value: Any, key: str) -> Any:
 
 
 def _upper(kind: Any) -> str:
-    return "" if kind is None else str(kind).upper()
+    return "" if kind is None else _str(kind).upper()
 
 
 def _names(out: Rendered, names: Any) -> None:
@@ -360,14 +382,14 @@ def _names(out: Rendered, names: Any) -> None:
     out.text("required:[")
     for i, name in enumerate(names if isinstance(names, (list, tuple)) else ()):
         out.text("," if i else "")
-        out.quoted(str(name))
+        out.quoted(_str(name))
     out.text("]")
 
 
 def _declaration(out: Rendered, style: Style, function: Mapping[str, Any], where: str) -> None:
     """A tool. parameters without a type are an object."""
     out.text(f"declaration:{_name(function.get('name'), where + '.function.name')}{{description:")
-    out.quoted(str(function.get("description") or ""))
+    out.quoted(_str(function.get("description") or ""))
     parameters = function.get("parameters")
     if parameters:
         if not isinstance(parameters, Mapping):
@@ -388,7 +410,7 @@ def _declaration(out: Rendered, style: Style, function: Mapping[str, Any], where
         out.text(",response:{")
         if response.get("description"):
             out.text("description:")
-            out.quoted(str(response["description"]))
+            out.quoted(_str(response["description"]))
             out.text(",")
         out.text("type:")
         out.quoted(_upper(response.get("type") or "object"))
@@ -430,7 +452,7 @@ def _property(out: Rendered, style: Style, value: Any, where: str, depth: int) -
     if _get(value, "description"):
         comma.before()
         out.text("description:")
-        out.quoted(str(value["description"]))
+        out.quoted(_str(value["description"]))
     if _get(value, "nullable"):
         comma.before()
         out.text("nullable:true")

@@ -13,7 +13,8 @@ from typing import Any, Sequence
 
 from .tokenizer import Tokenizer
 
-MARKERS = ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", '<|"|>')
+QUOTE = '<|"|>'
+MARKERS = ("<|channel>", "<channel|>", "<|tool_call>", "<tool_call|>", "<|tool_response>", "<tool_response|>", QUOTE)
 Q = "\udfff"  # stands for a <|"|> token inside a call; a lone surrogate cannot come out of decoded UTF-8
 MAX_DEPTH = 64
 
@@ -65,6 +66,8 @@ class OutputParser:
                     self._text(text[at:at + n])
                 elif mark:
                     self._marks.popleft()
+                    if mark[1] == QUOTE and self._state != "call":
+                        continue  # its characters are text there
                     self._mark(mark[1])
                     self._skip = len(mark[1])
             at += n
@@ -82,7 +85,7 @@ class OutputParser:
 
     def _mark(self, piece: str) -> None:
         if self._state == "call":
-            if piece == '<|"|>':
+            if piece == QUOTE:
                 self._call += Q
                 return
             self._end_call()
@@ -90,8 +93,6 @@ class OutputParser:
             self._state, self._header, self._held = "header", "", ""
         elif piece == "<|tool_call>":
             self._state, self._call = "call", ""
-        elif piece == '<|"|>':
-            self._text(piece)
         else:  # every closer, stray or not, leads back to content
             self._state, self._held = "content", ""
 
@@ -165,7 +166,7 @@ class _Reader:
         return self.text[start:self.at].replace(Q, "").strip()
 
     def quoted(self) -> str:
-        """Between two Q as it is; between " or ' with backslash escapes. Unclosed: to the end, less closing braces."""
+        """Between two Q as it is; between " or ' with backslash escapes and without any Q. Unclosed: to the end, less closing braces."""
         quote = self.text[self.at]
         self.at += 1
         out: list[str] = []
@@ -173,7 +174,7 @@ class _Reader:
             c = self.text[self.at]
             self.at += 1
             if c == quote:
-                return "".join(out)
+                return "".join(out).replace(Q, "")
             if c == "\\" and quote != Q and self.at < len(self.text):
                 c = {"n": "\n", "t": "\t", "r": "\r"}.get(self.text[self.at], self.text[self.at])
                 self.at += 1

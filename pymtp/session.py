@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Sequence
 import numpy as np
 
 from ._core import Core
-from ._lib import Call, empty, ffi, finalizer, lib, new_struct, pointer, token_array
+from ._lib import Call, Handle, empty, ffi, lib, new_struct, pointer, token_array
 from .errors import ArgumentError, StateError
 from .generate import INT32, Chunk, Completion, Request, Stats, _integer, make_params, read_chunk
 
@@ -24,18 +24,12 @@ class Snapshot:
     """A place on a timeline to come back to, in this or another session of the same model. Freed with the object."""
 
     def __init__(self, core: Core, ptr: Any, length: int):
-        self._core, self._ptr, self.length = core, ptr, length
-        self._finalizer = finalizer(self, _free, lib.pymtp_snapshot_free, ptr, core)
+        self._core, self.length = core, length
+        self._handle = Handle(self, ptr, lib.pymtp_snapshot_free, keep=core)
         core.guests.add(self)
 
     def close(self) -> None:
-        self._ptr = None
-        self._finalizer()
-
-
-def _free(function: Any, ptr: Any, core: Core) -> None:
-    """Holds the core until the handle is gone: a model outlives its sessions and snapshots."""
-    function(ptr)
+        self._handle.close()
 
 
 class Session:
@@ -48,8 +42,7 @@ class Session:
     def __init__(self, core: Core):
         call = Call()
         self._core = core
-        self._ptr = call.handle(lib.pymtp_session_new(core.ptr, call.err))
-        self._finalizer = finalizer(self, _free, lib.pymtp_session_free, self._ptr, core)
+        self._handle = Handle(self, call.handle(lib.pymtp_session_new(core.ptr, call.err)), lib.pymtp_session_free, keep=core)
         self._lock = threading.RLock()
         self._cancel_lock = threading.RLock()  # keeps the handle alive for cancel(), which must not wait for a step
         self._hidden: np.ndarray | None = None
@@ -58,16 +51,15 @@ class Session:
 
     @property
     def _p(self) -> Any:
-        if self._ptr is None:
+        if self._handle.ptr is None:
             raise StateError("the session is closed")
-        return self._ptr
+        return self._handle.ptr
 
     def close(self) -> None:
         """Frees the session; waits for a call of another thread."""
         with self._lock:
             with self._cancel_lock:
-                self._ptr = None
-            self._finalizer()
+                self._handle.close()
 
     def _moved(self, hidden: np.ndarray | None = None) -> None:
         """The timeline changed by other means than a step: a request that ran on it is over."""
@@ -189,11 +181,11 @@ class Session:
         """Back to a snapshot's tokens, recomputing what this session's cache does not hold (stats.replayed)."""
         if not isinstance(snapshot, Snapshot):
             raise ArgumentError(f"snapshot: expected what Session.snapshot() gave, found {type(snapshot).__name__}")
-        if snapshot._ptr is None:
+        if snapshot._handle.ptr is None:
             raise StateError("the snapshot is closed")
         call = Call()
         with self._lock:
-            call.check(lib.pymtp_session_restore(self._p, snapshot._ptr, call.err))
+            call.check(lib.pymtp_session_restore(self._p, snapshot._handle.ptr, call.err))
             self._moved()
 
     # ---- generation ----
@@ -210,8 +202,8 @@ class Session:
     def cancel(self) -> None:
         """From any thread: the running or next step of this session ends its request with finish_reason "cancelled"."""
         with self._cancel_lock:
-            if self._ptr is not None:
-                lib.pymtp_cancel(self._ptr)
+            if self._handle.ptr is not None:
+                lib.pymtp_cancel(self._handle.ptr)
 
     @property
     def finish_reason(self) -> str | None:

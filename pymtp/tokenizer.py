@@ -6,7 +6,7 @@ from typing import Any, Sequence
 
 import numpy as np
 
-from ._lib import Call, ffi, finalizer, lib, path_bytes, pointer, text_bytes, token_array
+from ._lib import Call, Handle, ffi, lib, path_bytes, pointer, text_bytes, token_array
 from .errors import ArgumentError, StateError
 
 
@@ -18,31 +18,33 @@ class Tokenizer:
 
     def __init__(self, path: str | os.PathLike[str]):
         call = Call()
-        self._set(call.handle(lib.pymtp_tokenizer_open(path_bytes(path), call.err)), None)
-        self._finalizer: Any = finalizer(self, lib.pymtp_tokenizer_close, self._ptr)
+        ptr = call.handle(lib.pymtp_tokenizer_open(path_bytes(path), call.err))
+        self._set(ptr, None)
+        self._handle = Handle(self, ptr, lib.pymtp_tokenizer_close)
 
     @classmethod
     def _of(cls, ptr: Any, owner: Any) -> "Tokenizer":
         """The tokenizer that belongs to `owner` (an open model), which is kept alive."""
         self = cls.__new__(cls)
-        self._finalizer = None
         self._set(ptr, owner)
         return self
 
     def _set(self, ptr: Any, owner: Any) -> None:
         self._ptr, self._owner = ptr, owner
+        self._handle: Handle | None = None
 
     @property
     def _p(self) -> Any:
-        if self._ptr is None or (self._owner is not None and self._owner._ptr is None):
-            raise StateError("the tokenizer is closed")
+        for handle in (self._handle, self._owner and self._owner._handle):
+            if self._ptr is None or (handle and handle.ptr is None):
+                raise StateError("the tokenizer is closed")
         return self._ptr
 
     def close(self) -> None:
         """Frees the tokenizer; of a model's it only ends this object."""
         self._ptr = None
-        if self._finalizer:
-            self._finalizer()
+        if self._handle:
+            self._handle.close()
 
     def __enter__(self) -> "Tokenizer":
         return self
@@ -121,12 +123,14 @@ class Decoder:
         return ffi.buffer(raw, self._size[0])[:].decode("utf-8", "replace") if self._size[0] else ""
 
     def push(self, id: int) -> str:
+        self._tokenizer._p  # raises when it is closed
         raw = lib.pymtp_decoder_push(self._ptr, _id(id), self._size)
         if not raw:
             raise ArgumentError(f"id: {id} is not in the vocabulary of {len(self._tokenizer)} tokens")
         return self._take(raw)
 
     def flush(self) -> str:
+        self._tokenizer._p  # raises when it is closed
         return self._take(lib.pymtp_decoder_flush(self._ptr, self._size))
 
 

@@ -29,7 +29,7 @@ import threading
 import time
 import urllib.parse
 
-import huggingface_hub
+import huggingface_hub.constants
 
 LFS_FROM = 4096
 PIECE = 1 << 15

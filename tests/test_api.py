@@ -614,3 +614,38 @@ def test_cancelling_a_task_stops_the_generation(model):
     gc.collect()
     assert all(s.finish_reason is not None for s in model._idle)
     assert model.complete(PROMPT, max_tokens=2, **GREEDY).stats.prompt_reused > 0
+
+
+# ---- objects that outlive what they use ----
+
+DROPPED = """
+import gc, sys, pymtp
+model = pymtp.Model(sys.argv[1], drafter=None, context=64, threads=1)
+class Node: pass
+for _ in range(20):
+    node = Node()
+    node.me, node.session, node.stream = node, model.session(), model.generate([5, 6, 7], max_tokens=40)
+    next(node.stream)
+    del node
+    gc.collect()
+assert model.complete([5, 6, 7], max_tokens=4).tokens  # the model is as good as before
+print("fine")
+"""
+
+
+def test_dropped_in_a_reference_cycle(data):
+    """Python frees C objects of a cycle before it runs the finalizers in it: a running stream's must not use its session then."""
+    done = subprocess.run([sys.executable, "-X", "faulthandler", "-c", DROPPED, str(data / "tiny-e2b.gguf")], capture_output=True, text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
+def test_decoder_of_a_closed_model(data):
+    """A decoder, like the tokenizer, ends with the model: an error, no read of freed memory."""
+    model = pymtp.Model(data / "tiny-e2b.gguf", drafter=None, threads=1)
+    tokenizer = model.tokenizer
+    decoder = tokenizer.decoder()
+    decoder.push(100)
+    model.close()
+    for call in (lambda: decoder.push(101), decoder.flush, lambda: tokenizer.tokenize("a"), lambda: model.tokenize("a")):
+        with pytest.raises(pymtp.StateError):
+            call()

@@ -155,14 +155,23 @@ def test_text_of_messages_is_only_text(tokenizer):
     ([USER, {"role": "assistant", "tool_calls": "x"}], "tool_calls"), ([USER, {"role": "assistant", "tool_calls": [{}]}], "name"),
     ([USER, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": 3}}]}], "arguments"),
     ([USER, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"a": object()}}}]}], "JSON"),
-    ([USER, {"role": "assistant", "reasoning": 3}], "reasoning"),
+    ([USER, {"role": "assistant", "reasoning": 3}], "reasoning"), ([{"role": 10**5000, "content": ""}], "found int"),
+    ([{"role": "user", "content": [{"type": "a\nb"}]}], "text only"), ([{"role": ["x" * 5000], "content": ""}], r"x\.\.\."),
+    ([USER, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"a": 10**5000}}}]}], "digits"),
 ])
 def test_bad_messages_are_errors(messages, word):
-    with pytest.raises(pymtp.ArgumentError, match=word):
+    with pytest.raises(pymtp.ArgumentError, match=word) as caught:
         chat.render(messages)
+    assert "\n" not in str(caught.value) and len(str(caught.value)) < 250
 
 
-@pytest.mark.parametrize("tools", ["x", [3], [{}], [{"function": 3}], [{"function": {"name": "f", "parameters": 3}}],
+def test_a_call_with_an_odd_id():
+    """Only strings name the call that a tool's message answers."""
+    call = {"id": ["c"], "function": {"name": "f", "arguments": {}}}
+    assert "response:g{" in str(chat.render([USER, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "name": "g", "content": "x"}]))
+
+
+@pytest.mark.parametrize("tools", ["x", 7, {"a": 1}, [{"function": {"name": "f", "description": 10**5000}}], [3], [{}], [{"function": 3}], [{"function": {"name": "f", "parameters": 3}}],
                                    [{"function": {"name": "f", "parameters": {"properties": [1]}}}]])
 def test_bad_tools_are_errors(tools):
     with pytest.raises(pymtp.ArgumentError):
@@ -217,6 +226,7 @@ A = {"city": "Paris", "days": 2, "l": [1, "b"], "m": {"k": 1.5}, "ok": True, "x"
     ("<|tool_call>f<tool_call|>ok", "ok", "", [("f", {})]),
     ("<|tool_call><tool_call|>ok", "ok", "", []),
     ("<|tool_call>call:f{" + "a:{" * 3000 + "<tool_call|>ok", "ok", "", None),
+    ('<|tool_call>call:f{"a<|"|>b": 1}<tool_call|>', "", "", [("f", {"ab": 1})]),
     ('say <|"|>x', 'say <|"|>x', "", []),
 ])
 def test_answers(tokenizer, answer, content, thinking, calls, size):

@@ -11,6 +11,7 @@ from types import SimpleNamespace
 import pytest
 
 import pymtp
+from pymtp import compare, quantize
 
 sys.path.insert(0, str(Path(__file__).parent.parent / "tools" / "demo"))
 import check  # noqa: E402
@@ -72,3 +73,30 @@ def test_run_demo():
     done = run("What is the capital of France?", "--temperature", "0", "--stats")
     assert done.returncode == 0 and "Paris" in done.stdout and re.search(r"drafts: [1-9]\d* of \d+ accepted", done.stderr)
     assert run("--drafter", "none", "--temperature", "0", stdin="What is the capital of France?").stdout == done.stdout
+
+
+def test_chat(model):
+    """The second question is answered after the first, every answer ends by itself, and a chat's text is what one rendered call gives."""
+    turns = [{"role": "user", "content": "What is the capital of France?"}]
+    first = model.chat(turns, temperature=0, max_tokens=60)
+    turns += [{"role": "assistant", "content": first.content}, {"role": "user", "content": "What is the capital of Japan?"}]
+    second = model.chat(turns, temperature=0, max_tokens=60)
+    assert "Paris" in first.content and "Tokyo" in second.content and "Paris" not in second.content
+    assert first.finish_reason == second.finish_reason == "stop"
+    assert "<" not in first.content + second.content  # no marker of a turn comes through
+    streamed = "".join(chunk.content for chunk in model.chat(turns, temperature=0, max_tokens=60, stream=True))
+    assert streamed == second.content
+
+
+def test_quantization(tmp_path):
+    """Trained weights at fewer bits: further from the shipped file with every step down, and still of use at four bits. (Rows of 256 give
+    the K-quants of this model nothing over Q4_0: both have four bits.)"""
+    source, found = FOLDER / "demo.gguf", {}
+    text = "\n".join(corpus.texts(20, "quantization", library=False))
+    for mix in ("Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"):
+        with quantize.plan(source, mix) as plan:
+            plan.write(tmp_path / "q.gguf", overwrite=True)
+        found[mix] = compare.compare_predictions(source, tmp_path / "q.gguf", text, threads=1)
+    kl = [p.kl for p in found.values()]
+    assert 0 < kl[0] < kl[1] < min(kl[2:]), kl
+    assert all(p.top1 > 0.9 for p in found.values()), found

@@ -10,6 +10,14 @@
 
 #define READ_STEP ((size_t)1 << 28) /* some systems refuse single reads of 2 GiB and more */
 
+static struct timespec modified(const struct stat *st) {
+#ifdef __APPLE__
+    return st->st_mtimespec;
+#else
+    return st->st_mtim;
+#endif
+}
+
 pymtp_status pm_file_open(pm_file *f, const char *path, pymtp_error *err) {
     *f = (pm_file){.fd = -1};
     if (!path || !*path) return pm_fail(err, PYMTP_E_ARG, "no file name given");
@@ -35,6 +43,7 @@ pymtp_status pm_file_open(pm_file *f, const char *path, pymtp_error *err) {
     memcpy(f->path, path, n);
     f->fd = fd;
     f->size = (uint64_t)st.st_size;
+    f->modified = modified(&st);
     return PYMTP_OK;
 }
 
@@ -42,6 +51,14 @@ void pm_file_close(pm_file *f) {
     if (f->fd >= 0 && f->path) close(f->fd);
     pm_free(f->path);
     *f = (pm_file){.fd = -1};
+}
+
+static pymtp_status check_unchanged(const pm_file *f, pymtp_error *err) {
+    struct stat st;
+    if (fstat(f->fd, &st)) return pm_fail(err, PYMTP_E_IO, "%s: %s", f->path, strerror(errno));
+    const struct timespec t = modified(&st);
+    if ((uint64_t)st.st_size == f->size && t.tv_sec == f->modified.tv_sec && t.tv_nsec == f->modified.tv_nsec) return PYMTP_OK;
+    return pm_fail(err, PYMTP_E_IO, "%s: changed since it was opened", f->path);
 }
 
 pymtp_status pm_file_read(const pm_file *f, uint64_t offset, void *dst, size_t n, pymtp_error *err) {
@@ -56,5 +73,5 @@ pymtp_status pm_file_read(const pm_file *f, uint64_t offset, void *dst, size_t n
         offset += (uint64_t)got;
         n -= (size_t)got;
     }
-    return PYMTP_OK;
+    return check_unchanged(f, err); /* after the read: a change during it counts too */
 }

@@ -67,14 +67,27 @@ void pm_kv_free(pm_kv *kv) {
     pm_free(kv);
 }
 
+/* Of keys, and of values, when positions [0, end) are committed. */
+static size_t store_bytes(const pm_kv_store *s, int64_t end) { return (size_t)(end < s->capacity ? end : s->capacity) * s->row_bytes; }
+
+/* All layers together: each buffer is checked as well, but what was committed a moment ago still counts as available. */
+static pymtp_status check_left(const pm_kv *kv, int32_t end, pymtp_error *err) {
+    size_t more = 0;
+    for (int32_t i = 0; i < kv->layers; i++) more += 2 * (store_bytes(&kv->store[i], end) - store_bytes(&kv->store[i], kv->committed));
+    const size_t left = pm_memory_available();
+    if (more <= left) return PYMTP_OK;
+    return pm_fail(err, PYMTP_E_NOMEM, "out of memory: the cache of %d positions needs %zu MiB more, %zu MiB are available", end, more >> 20, left >> 20);
+}
+
 pymtp_status pm_kv_commit(pm_kv *kv, int64_t end, pymtp_error *err) {
     if (end > kv->context)
         return pm_fail(err, PYMTP_E_CONTEXT, "position %lld does not fit in the context of %d", (long long)end - 1, kv->context);
     if (end <= kv->committed) return PYMTP_OK;
     const int32_t wanted = round_up(end, COMMIT_STEP);
+    PM_TRY(check_left(kv, wanted, err));
     for (int32_t i = 0; i < kv->layers; i++) {
         const pm_kv_store *s = &kv->store[i];
-        const size_t bytes = (size_t)(wanted < s->capacity ? wanted : s->capacity) * s->row_bytes;
+        const size_t bytes = store_bytes(s, wanted);
         if (!s->k) continue;
         PM_TRY(kv->backend->buf_commit(kv->backend, s->k, bytes, err));
         PM_TRY(kv->backend->buf_commit(kv->backend, s->v, bytes, err));

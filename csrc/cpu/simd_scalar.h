@@ -55,8 +55,8 @@ static inline float half_to_float(uint16_t h) { return pm_f16_to_f32(h); }
 static inline void vf_to_f16(vf a, uint16_t *p) { EACH16(p[i] = pm_f32_to_f16(a.v[i])); }
 static inline vf vf_from_f16(const uint16_t *p) { vf r; EACH16(r.v[i] = pm_f16_to_f32(p[i])); return r; }
 static inline vf vf_from_i8(const int8_t *p) { vf r; EACH16(r.v[i] = (float)p[i]); return r; }
-/* the nearest integers of values that are integers already (below 2^22 in magnitude) */
-static inline vi vi_from_vf_round(vf a) { vi r; EACH16(r.v[i] = (int32_t)a.v[i]); return r; }
+/* the nearest integers of values that are integers already (below 2^22 in magnitude); of a NaN any, which C leaves undefined */
+static inline vi vi_from_vf_round(vf a) { vi r; EACH16(r.v[i] = a.v[i] <= 0x1p22f ? (int32_t)a.v[i] : 0); return r; }
 /* 16 bytes of values that are integers of at most 127 in magnitude */
 static inline void vf_store_i8(int8_t *p, vf a) { EACH16(p[i] = (int8_t)a.v[i]); }
 /* 2^n for -127 < n < 128 */

@@ -195,7 +195,8 @@ pymtp_status pymtp_clustering_add(pymtp_clustering *c, const float *rows, int64_
     pm_pool_run(c->pool, (size_t)n, 1, add_job, &a);
     for (size_t i = 0; i < (size_t)n; i++)
         if (!(c->length[c->added + i] <= FLT_MAX))
-            return pm_fail(err, PYMTP_E_ARG, "clustering: row %zu: expected finite values, found others", c->added + i);
+            return pm_fail(err, PYMTP_E_ARG, "clustering: row %zu: expected finite values and a length of %g at most, found %g", c->added + i,
+                           (double)FLT_MAX, c->length[c->added + i]);
     c->added += (size_t)n;
     return PYMTP_OK;
 }

@@ -391,10 +391,11 @@ pymtp_status pm_tokenizer_new(const pm_gguf *file, pymtp_tokenizer **out, pymtp_
     if (!t) return PYMTP_E_NOMEM;
     atomic_init(&t->merge_ops, 0);
     t->ops = &t->merge_ops;
-    const pymtp_status status = build(t, file, err);
+    pymtp_error inner = {0}; /* names keys */
+    const pymtp_status status = build(t, file, &inner);
     if (status != PYMTP_OK) {
         pm_tokenizer_free(t);
-        return status;
+        return pm_fail(err, status, "%.300s: %s", pm_gguf_path(file), inner.text);
     }
     *out = t;
     return PYMTP_OK;
@@ -422,9 +423,7 @@ pymtp_tokenizer *pymtp_tokenizer_open(const char *path, pymtp_error *err) {
         return NULL;
     }
     if (pm_gguf_open(path, &file, err) != PYMTP_OK) return NULL;
-    pymtp_error inner = {0};
-    const pymtp_status status = pm_tokenizer_new(file, &t, &inner);
-    if (status != PYMTP_OK) pm_fail(err, status, "%s: %s", path, inner.text);
+    pm_tokenizer_new(file, &t, err);
     pm_gguf_close(file);
     return t;
 }

@@ -64,6 +64,18 @@ def present(file: "RemoteFile") -> bool:
     return False
 
 
+@contextlib.contextmanager
+def leaves_nothing(temporary: pathlib.Path) -> Iterator[None]:
+    """A block that fails leaves no file under this name; its error names it, which that of a failed write does not."""
+    try:
+        yield
+    except BaseException as error:
+        temporary.unlink(missing_ok=True)
+        if isinstance(error, OSError) and error.filename is None:
+            error.filename = os.fspath(temporary)
+        raise
+
+
 def link(file: "RemoteFile") -> pathlib.Path:
     """Makes the blob appear in its snapshot. Without symbolic links it moves there."""
     path, target = pointer(file), blob(file)
@@ -76,7 +88,8 @@ def link(file: "RemoteFile") -> pathlib.Path:
     except OSError:
         os.replace(target, path)
         return path
-    os.replace(temporary, path)
+    with leaves_nothing(temporary):
+        os.replace(temporary, path)
     return path
 
 
@@ -87,8 +100,9 @@ def write_ref(repo: str, commit: str) -> None:
         return
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"main.{os.getpid()}.incomplete")
-    temporary.write_text(commit)
-    os.replace(temporary, path)
+    with leaves_nothing(temporary):
+        temporary.write_text(commit)
+        os.replace(temporary, path)
 
 
 @contextlib.contextmanager

@@ -11,6 +11,7 @@ from typing import Any
 from urllib.parse import quote
 
 from ..errors import HubError
+from . import cache
 from .places import home
 from .types import Entry, Removal, Resolved
 
@@ -26,8 +27,9 @@ def _path(name: str) -> pathlib.Path:
 def write_atomically(path: pathlib.Path, text: str) -> None:
     path.parent.mkdir(parents=True, exist_ok=True)
     temporary = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
-    temporary.write_text(text, "utf-8")
-    os.replace(temporary, path)
+    with cache.leaves_nothing(temporary):
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, path)
 
 
 # ---- records ----

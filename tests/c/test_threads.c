@@ -24,7 +24,7 @@ typedef struct worker {
     void (*body)(struct worker *w);
     pymtp_session *session; /* the victim's, for who cancels and reads */
     int number, rounds, cancelled, finished;
-    char failed[256];       /* the first failure */
+    char failed[1100];      /* the first failure */
 } worker;
 
 static pymtp_model *model;

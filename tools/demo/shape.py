@@ -46,7 +46,7 @@ def target_config() -> dict:
 
 
 def drafter_config() -> dict:
-    """Arguments of transformers' Gemma4AssistantConfig. The centroid head is pymtp's to add, after conversion."""
+    """Arguments of transformers' Gemma4AssistantConfig. The centroid head comes later (centroids.py)."""
     text = dict(_common(), model_type="gemma4_text", hidden_size=DRAFT_HIDDEN, intermediate_size=DRAFT_FFN,
                 num_hidden_layers=DRAFT_LAYERS, num_kv_shared_layers=DRAFT_LAYERS,
                 layer_types=[NAMES[kind(i)] for i in range(DRAFT_LAYERS)], hidden_size_per_layer_input=0,
