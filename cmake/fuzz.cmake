@@ -1,5 +1,9 @@
 # One executable per tests/fuzz/fuzz_*.c. With PYMTP_FUZZ=ON (clang) each is a libFuzzer program under AddressSanitizer and
-# UndefinedBehaviorSanitizer; otherwise it is linked with replay.c, which runs the files it is given once each.
+# UndefinedBehaviorSanitizer; otherwise it is linked with replay.c, which runs the files it is given once each. Linux only: an input
+# that must be a file is one in memory (memfd_create).
+if(NOT CMAKE_SYSTEM_NAME STREQUAL "Linux")
+  return()
+endif()
 file(GLOB FUZZ_TARGETS CONFIGURE_DEPENDS tests/fuzz/fuzz_*.c)
 foreach(source ${FUZZ_TARGETS})
   get_filename_component(name ${source} NAME_WE)

@@ -35,9 +35,9 @@ class Tokenizer:
 
     @property
     def _p(self) -> Any:
-        for handle in (self._handle, self._owner and self._owner._handle):
-            if self._ptr is None or (handle and handle.ptr is None):
-                raise StateError("the tokenizer is closed")
+        handle = self._owner._handle if self._owner else self._handle  # None: a model's own, which the model closes
+        if self._ptr is None or (handle and handle.ptr is None):
+            raise StateError("the tokenizer is closed")
         return self._ptr
 
     def close(self) -> None:

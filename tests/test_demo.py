@@ -89,8 +89,8 @@ def test_chat(model):
 
 
 def test_quantization(tmp_path):
-    """Trained weights at fewer bits: further from the shipped file with every step down, and still of use at four bits. (Rows of 256 give
-    the K-quants of this model nothing over Q4_0: both have four bits.)"""
+    """Trained weights at fewer bits: further from the shipped file at six, five and four bits, and of use at four. Q4_K_M and Q4_0 are not
+    ordered: over so few positions it is the text that decides. The same best token was measured at 97 % and more of the positions."""
     source, found = FOLDER / "demo.gguf", {}
     text = "\n".join(corpus.texts(20, "quantization", library=False))
     for mix in ("Q6_K", "Q5_K_M", "Q4_K_M", "Q4_0"):
@@ -99,4 +99,4 @@ def test_quantization(tmp_path):
         found[mix] = compare.compare_predictions(source, tmp_path / "q.gguf", text, threads=1)
     kl = [p.kl for p in found.values()]
     assert 0 < kl[0] < kl[1] < min(kl[2:]), kl
-    assert all(p.top1 > 0.9 for p in found.values()), found
+    assert all(p.top1 > 0.95 for p in found.values()), found

@@ -9,6 +9,7 @@ FUZZ = pathlib.Path(__file__).parent / "fuzz"
 TARGETS = sorted(p.stem.removeprefix("fuzz_") for p in FUZZ.glob("fuzz_*.c"))
 
 
+@pytest.mark.skipif(sys.platform != "linux", reason="the targets need memfd_create")
 @pytest.mark.parametrize("target", TARGETS)
 def test_replay(asan_build, target):
     stored = [p for p in (FUZZ / "corpus" / target).rglob("*") if p.is_file()]

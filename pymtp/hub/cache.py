@@ -76,6 +76,15 @@ def leaves_nothing(temporary: pathlib.Path) -> Iterator[None]:
         raise
 
 
+def write_atomically(path: pathlib.Path, text: str) -> None:
+    """The whole text under its name, or the file as it was. Makes the folder."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    temporary = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
+    with leaves_nothing(temporary):
+        temporary.write_text(text, "utf-8")
+        os.replace(temporary, path)
+
+
 def link(file: "RemoteFile") -> pathlib.Path:
     """Makes the blob appear in its snapshot. Without symbolic links it moves there."""
     path, target = pointer(file), blob(file)
@@ -98,11 +107,7 @@ def write_ref(repo: str, commit: str) -> None:
     path = folder(repo) / "refs" / "main"
     if path.exists() and path.read_text() == commit:
         return
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"main.{os.getpid()}.incomplete")
-    with leaves_nothing(temporary):
-        temporary.write_text(commit)
-        os.replace(temporary, path)
+    write_atomically(path, commit)
 
 
 @contextlib.contextmanager

@@ -24,21 +24,13 @@ def _path(name: str) -> pathlib.Path:
     return _folder() / (quote(name, safe="") + ".json")
 
 
-def write_atomically(path: pathlib.Path, text: str) -> None:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
-    with cache.leaves_nothing(temporary):
-        temporary.write_text(text, "utf-8")
-        os.replace(temporary, path)
-
-
 # ---- records ----
 
 
 def record(resolved: Resolved, drafter_sources: list[str]) -> None:
     """Remembers a pulled pair. drafter_sources: files of the cache that a converted drafter came from."""
     values = asdict(resolved) | {"pulled": time.time(), "drafter_sources": drafter_sources}
-    write_atomically(_path(resolved.name), json.dumps(values, indent=1))
+    cache.write_atomically(_path(resolved.name), json.dumps(values, indent=1))
 
 
 def _load(path: pathlib.Path) -> dict[str, Any] | None:

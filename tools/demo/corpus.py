@@ -10,7 +10,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from kinds import KINDS, common
-from kinds.library import functions
+from kinds.stdlib import functions
 
 BOS, EOS, TURN, END = 2, 1, 105, 106
 SYSTEMS = ("You are a helpful assistant.", "Answer in complete sentences.", "You are a friendly teacher.", "Be brief and polite.")
