@@ -16,6 +16,7 @@ Faults, by path in a repository (they act wherever its content is served):
     bounce.add(path)         a GET of a small file is redirected to the other host
     offer[path] = (checksum, size)   what resolve says, whatever the listing says
     status[path] = [503, ...]        the next answers for its content
+    encoding[path] = "gzip"          what the answers say of its content, whatever it is
     rate = n                 bytes a second on each connection
     hold = n                 content stops while n bytes were sent in all
     listing = f              what the model information is changed to: another object, or bytes
@@ -67,7 +68,7 @@ class HubServer:
     def __init__(self):
         self.repos, self.tokens, self.requests, self.sent = {}, {}, [], {}
         self.cut, self.corrupt, self.ignore_range, self.bounce = {}, set(), set(), set()
-        self.offer, self.status, self.rate, self.hold, self.listing = {}, {}, None, None, None
+        self.offer, self.status, self.encoding, self.rate, self.hold, self.listing = {}, {}, {}, None, None, None
         self.hub, self.content = (self._start(kind) for kind in (Hub, Content))
         self.url, self.content_url = (f"http://127.0.0.1:{s.server_address[1]}" for s in (self.hub, self.content))
 
@@ -154,6 +155,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         body = content[first:]
         if first:
             headers = headers | {"Content_Range": f"bytes {first}-{len(content) - 1}/{len(content)}"}
+        if path in owner.encoding:
+            headers = headers | {"Content_Encoding": owner.encoding[path]}
         self.send_response(206 if first else 200)
         for name, value in (headers | {"Content_Length": str(len(body)), "Accept_Ranges": "bytes"}).items():
             self.send_header(name.replace("_", "-"), value)

@@ -2,6 +2,7 @@
 refused, and what is never sent."""
 import contextlib
 import fcntl
+import gzip
 import hashlib
 import json
 import os
@@ -395,6 +396,22 @@ def test_mirror_that_lies_about_the_size(home, server, size):
     server.offer = {"data.bin": (wanted[0].checksum, size)}
     with pytest.raises(HubError, match=f"listed with {size} bytes, offered with 50000"):
         download.fetch(wanted, Progress())
+
+
+@pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip, gzip", "br"])
+def test_content_is_never_decompressed(home, server, encoding):
+    """GO-2025-3548 and its kin: a body that would unfold into a thousand times its size, layer by layer, is refused by its header, in a small file
+    of the Hub and in a large one of the other host."""
+    bomb = gzip.compress(gzip.compress(bytes(1 << 26)))
+    for path, content in {"data.bin": bomb + noise(50_000), "note.txt": bomb}.items():
+        (wanted,) = files(server, f"user/{path}", {path: content})
+        server.encoding = {path: encoding}
+        with pytest.raises(HubError, match=f"{path}: expected content without encoding, found Content-Encoding '{encoding}' from 127.0.0.1"):
+            download.fetch([wanted], Progress())
+        assert wanted.checksum not in blobs()
+        server.encoding = {path: "identity"}
+        download.fetch([wanted], Progress())
+        assert_sound()
 
 
 BAD_LISTINGS = [

@@ -139,13 +139,13 @@ def content(file: RemoteFile, offset: int) -> Iterator[Iterator[bytes]]:
     headers = build_hf_headers(library_name="pymtp")
     if _origin(location) != _origin(constants.ENDPOINT):
         headers.pop("authorization", None)
-    headers["Accept-Encoding"] = "identity"  # sizes and ranges are those of the file
+    headers["Accept-Encoding"] = "identity"
     if offset:
         headers["Range"] = f"bytes={offset}-"
     with _explained(file.label), get_session().stream("GET", location, headers=headers, timeout=constants.HF_HUB_DOWNLOAD_TIMEOUT,
                                                        follow_redirects=True) as response:
         _check_answer(file, offset, response)
-        yield response.iter_bytes()
+        yield response.iter_raw()
 
 
 def _origin(url: str) -> tuple[str, str | None, int | None]:
@@ -165,13 +165,16 @@ def _check_answer(file: RemoteFile, offset: int, response: Any) -> None:
     if response.status_code in (403, 404, 410) and _origin(str(response.url)) != _origin(constants.ENDPOINT):
         raise Transient(f"{response.url.host} answered {response.status_code}")  # an address that expired
     hf_raise_for_status(response)
+    encoding = response.headers.get("Content-Encoding", "identity")
+    if encoding.lower() != "identity":  # sizes and ranges are those of the file; a small body could unfold into any amount
+        raise HubError(f"{file.label}: expected content without encoding, found Content-Encoding {encoding[:60]!r} from {response.url.host}")
     length = response.headers.get("Content-Length")
     if response.status_code == 206:
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
         if not span or int(span[1]) != offset:
             raise Restart
         _check_size(file, None if span[2] == "*" else int(span[2]))
-    elif length is not None and length.isdigit() and "Content-Encoding" not in response.headers:
+    elif length is not None and length.isdigit():
         _check_size(file, int(length))
 
 
