@@ -6,7 +6,9 @@ import shutil
 import subprocess
 
 import pytest
-from conftest import build_c
+from conftest import SANITIZER, build_c
+
+pytestmark = pytest.mark.skipif(SANITIZER is not None, reason="what the emulator runs has no sanitizer in it")
 
 COMPILER, EMULATOR, SYSROOT = "aarch64-linux-gnu-gcc", "qemu-aarch64", "/usr/aarch64-linux-gnu"
 
