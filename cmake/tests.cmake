@@ -1,7 +1,7 @@
 # One executable per tests/c/test_*.c, linked with the core's objects so that tests reach internal functions; each is a
 # ctest. tests/c/tool_*.c are programs that Python tests run (not ctests).
 file(GLOB C_TESTS CONFIGURE_DEPENDS tests/c/test_*.c tests/c/tool_*.c)
-set(WRAPPED malloc calloc realloc posix_memalign free mmap munmap mprotect pread pthread_create pthread_join)
+set(WRAPPED malloc calloc realloc posix_memalign free mmap munmap mprotect pread pthread_create pthread_join pthread_mutex_unlock)
 if(APPLE) # its linker cannot put a function in the place of another
   list(FILTER C_TESTS EXCLUDE REGEX "test_fault.c$")
 endif()

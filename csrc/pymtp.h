@@ -265,7 +265,8 @@ PYMTP_API int64_t pymtp_session_length(const pymtp_session *s);
 /* Writes the first min(cap, length) tokens, returns the length. */
 PYMTP_API int64_t pymtp_session_tokens(const pymtp_session *s, int32_t *out, size_t cap);
 /* Appends n tokens. logits: (rows, vocab) with rows = 0, 1 or n by `want` (PYMTP_LOGITS_*), after softcapping;
- * hidden: (n, width) after the output norm, or NULL. On failure the session is as before. */
+ * hidden: (n, width) after the output norm, or NULL. On failure the session is as before. A request that runs on the session is over
+ * with this call, as with rewind, sync and restore; not when its arguments are refused. */
 PYMTP_API pymtp_status pymtp_session_forward(pymtp_session *s, const int32_t *ids, size_t n, int32_t want, float *logits,
                                              float *hidden, pymtp_error *err);
 /* n chained greedy drafts after the pending token `pending` (chosen, not in the cache). out_ids: (n); logits:

@@ -1,19 +1,21 @@
 /* adjust.c - bias, then repetition, presence and frequency penalties, in double and rounded to float once. */
 #include "engine/adjust.h"
 #include "base/memory.h"
+#include "base/mix.h"
 
 #include <float.h>
 #include <math.h>
 
 /* The slot of an id, or the free one where it belongs. slots > used. */
 static pm_adjust_entry *probe(const pm_adjust *a, int32_t id) {
-    size_t i = (size_t)((uint32_t)id * 2654435769u) & (a->slots - 1);
+    size_t i = (size_t)pm_hash_word(a->key, (uint32_t)id) & (a->slots - 1);
     while (a->slot[i].id != id && a->slot[i].id >= 0) i = (i + 1) & (a->slots - 1);
     return &a->slot[i];
 }
 
 static pymtp_status grow(pm_adjust *a, pymtp_error *err) {
     pm_adjust bigger = *a;
+    bigger.key = pm_hash_key();
     bigger.slots = a->slots ? a->slots * 2 : 64;
     bigger.slot = pm_new(bigger.slots, sizeof *bigger.slot, "sampler history", err);
     if (!bigger.slot) return PYMTP_E_NOMEM;
@@ -47,7 +49,7 @@ static float adjusted(const pm_adjust *a, const pm_adjust_entry *e, float logit)
     if (v == -INFINITY) return -INFINITY;
     if (e->count > 0) {
         v = v > 0 ? v / a->repetition : v * a->repetition;
-        v -= a->presence + a->frequency * e->count;
+        v -= a->presence + a->frequency * (double)e->count;
     }
     /* only a bias of -inf bans: what overflows stays a candidate */
     return v > (double)FLT_MAX ? FLT_MAX : v < -(double)FLT_MAX ? -FLT_MAX : (float)v;

@@ -7,13 +7,14 @@
 
 typedef struct pm_adjust_entry {
     int32_t id;          /* -1: free slot */
-    int32_t count;       /* occurrences the penalties see */
+    int64_t count;       /* occurrences the penalties see */
     double bias;         /* -INFINITY: never chosen */
 } pm_adjust_entry;
 
 typedef struct pm_adjust {
     pm_adjust_entry *slot; /* (slots) open addressing, at most half full */
     size_t slots, used;    /* slots: 0 or a power of two */
+    uint64_t key;          /* of the hash */
     double repetition, presence, frequency;
 } pm_adjust;
 

@@ -7,6 +7,7 @@
 #include "base/checked.h"
 #include "base/f16.h"
 #include "base/memory.h"
+#include "base/mix.h"
 #include "engine/adjust.h"
 #include "engine/params.h"
 
@@ -30,20 +31,13 @@ struct pm_sampler {
 
 /* ---- noise ---- */
 
-/* A bijection of 64-bit words in which every input bit reaches every output bit (the finalizer of splitmix64). */
-static uint64_t mix(uint64_t x) {
-    x = (x ^ (x >> 30)) * 0xbf58476d1ce4e5b9u;
-    x = (x ^ (x >> 27)) * 0x94d049bb133111ebu;
-    return x ^ (x >> 31);
-}
-
 #define GOLDEN 0x9e3779b97f4a7c15u
 
 /* The part of the counter that all candidates of a row share. */
-static uint64_t noise_row(uint64_t seed, int64_t position) { return mix(mix(seed + GOLDEN) + (uint64_t)position * GOLDEN); }
+static uint64_t noise_row(uint64_t seed, int64_t position) { return pm_mix(pm_mix(seed + GOLDEN) + (uint64_t)position * GOLDEN); }
 
 static double noise_at(uint64_t row, int32_t id) {
-    const uint64_t x = mix(row + ((uint64_t)(uint32_t)id + 1) * GOLDEN);
+    const uint64_t x = pm_mix(row + ((uint64_t)(uint32_t)id + 1) * GOLDEN);
     const double u = (double)((x >> 12) * 2 + 1) * 0x1p-53; /* odd multiples of 2^-53: exact, never 0 or 1 */
     return -log(-log(u));
 }

@@ -200,8 +200,6 @@ static pymtp_status replay(pymtp_session *s, int64_t length, pymtp_error *err) {
 }
 
 pymtp_status pm_session_rewind(pymtp_session *s, int64_t length, pymtp_error *err) {
-    if (length < 0 || length > s->length)
-        return pm_fail(err, PYMTP_E_ARG, "rewind: expected a length from 0 to %lld, found %lld", (long long)s->length, (long long)length);
     const pm_mark *k = mark_before(s, length);
     if (length == s->length || !length || (k && k->length == length) || pm_kv_can_rewind(s->kv, length)) {
         pm_session_fall_back(s, length);
@@ -247,6 +245,6 @@ void pymtp_session_free(pymtp_session *s) {
     pymtp_model *m = s->model;
     pthread_mutex_lock(&m->lock);
     session_release(s);
-    atomic_fetch_sub(&m->guests, 1);
     pthread_mutex_unlock(&m->lock);
+    atomic_fetch_sub(&m->guests, 1); /* last: at 0 another thread may close the model, and with it the lock */
 }

@@ -57,7 +57,7 @@ pymtp_status pm_session_reserve(pymtp_session *s, int64_t length, pymtp_error *e
 /* Appends n tokens in passes of the model's chunk. want: PYMTP_LOGITS_*; hidden may be NULL. As before on failure. */
 pymtp_status pm_session_append(pymtp_session *s, const int32_t *ids, int64_t n, int32_t want, float *logits, float *hidden,
                                pymtp_error *err);
-pymtp_status pm_session_rewind(pymtp_session *s, int64_t length, pymtp_error *err);
+pymtp_status pm_session_rewind(pymtp_session *s, int64_t length, pymtp_error *err); /* length in 0..s->length */
 /* The longest length <= limit to which the session can go back without computing; goes there. */
 int64_t pm_session_fall_back(pymtp_session *s, int64_t limit);
 /* Goes to a length <= the session's that needs no computing: the rings reach, or come from a snapshot of that length. h: its hidden

@@ -77,9 +77,12 @@ pymtp_status pymtp_session_forward(pymtp_session *s, const int32_t *ids, size_t 
         return pm_fail(err, PYMTP_E_CONTEXT, "the context holds %d tokens, %zu are given", s->model->context, n);
     PM_TRY(pm_ids_check(s->model, ids, n, "ids", err));
     lock(s);
-    pm_request_drop(s);
-    const pymtp_status status = pm_session_append(s, ids, (int64_t)n, want, logits, hidden, err);
-    atomic_store(&s->cancelled, 0);
+    pymtp_status status = pm_session_reserve(s, s->length + (int64_t)n, err);
+    if (status == PYMTP_OK) {
+        pm_request_drop(s);
+        status = pm_session_append(s, ids, (int64_t)n, want, logits, hidden, err);
+        atomic_store(&s->cancelled, 0);
+    }
     unlock(s);
     return status;
 }
@@ -134,9 +137,14 @@ pymtp_status pymtp_session_draft(pymtp_session *s, size_t n, int32_t pending, in
 pymtp_status pymtp_session_rewind(pymtp_session *s, int64_t length, pymtp_error *err) {
     CHECK_SESSION(s);
     lock(s);
-    pm_request_drop(s);
-    const pymtp_status status = pm_session_rewind(s, length, err);
-    atomic_store(&s->cancelled, 0);
+    pymtp_status status = PYMTP_OK;
+    if (length < 0 || length > s->length) {
+        status = pm_fail(err, PYMTP_E_ARG, "rewind: expected a length from 0 to %lld, found %lld", (long long)s->length, (long long)length);
+    } else {
+        pm_request_drop(s);
+        status = pm_session_rewind(s, length, err);
+        atomic_store(&s->cancelled, 0);
+    }
     unlock(s);
     return status;
 }
@@ -197,8 +205,8 @@ void pymtp_snapshot_free(pymtp_snapshot *k) {
     pymtp_model *m = k->model;
     pthread_mutex_lock(&m->lock);
     snapshot_release(k);
-    atomic_fetch_sub(&m->guests, 1);
     pthread_mutex_unlock(&m->lock);
+    atomic_fetch_sub(&m->guests, 1); /* last: at 0 another thread may close the model, and with it the lock */
 }
 
 static pymtp_status restore(pymtp_session *s, const pymtp_snapshot *k, pymtp_error *err) {

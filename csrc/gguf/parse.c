@@ -81,6 +81,13 @@ static pymtp_status sink_read(sink *s, pm_cursor *c, uint64_t n) {
     return PYMTP_OK;
 }
 
+static pymtp_status sink_put(sink *s, const void *p, size_t n, pymtp_error *err) {
+    PM_TRY(sink_reserve(s, n, err));
+    memcpy(s->data + s->n, p, n);
+    s->n += n;
+    return PYMTP_OK;
+}
+
 size_t pm_gguf_number_bytes(uint32_t type) {
     switch (type) {
         case PM_GGUF_U8: case PM_GGUF_I8: case PM_GGUF_BOOL: return 1;
@@ -116,7 +123,8 @@ static pymtp_status read_string_length(pm_cursor *c, uint64_t *n) {
     return pm_cursor_need(c, *n);
 }
 
-/* The n elements of a nested array, as they are in the file; each is validated on the way. */
+/* The n elements of a nested array, as they are in the file; each is validated on the way. What was validated is kept, never read again:
+ * the file may change in between. */
 static pymtp_status read_nested(pm_cursor *c, sink *s, uint32_t type, uint64_t n, int depth) {
     if (depth > PM_GGUF_MAX_NEST) return pm_cursor_fail(c, "expected arrays at most %d deep, found deeper ones", PM_GGUF_MAX_NEST);
     const size_t bytes = pm_gguf_number_bytes(type);
@@ -130,12 +138,12 @@ static pymtp_status read_nested(pm_cursor *c, sink *s, uint32_t type, uint64_t n
         uint64_t count;
         if (type == PM_GGUF_STRING) {
             PM_TRY(read_string_length(c, &count));
-            c->pos -= 8;
-            PM_TRY(sink_read(s, c, 8 + count));
+            PM_TRY(sink_put(s, &count, sizeof count, c->err));
+            PM_TRY(sink_read(s, c, count));
         } else {
             PM_TRY(read_array_head(c, &inner, &count));
-            c->pos -= 12;
-            PM_TRY(sink_read(s, c, 12));
+            PM_TRY(sink_put(s, &inner, sizeof inner, c->err));
+            PM_TRY(sink_put(s, &count, sizeof count, c->err));
             PM_TRY(read_nested(c, s, inner, count, depth + 1));
         }
     }

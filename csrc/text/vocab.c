@@ -45,16 +45,36 @@ int pm_piece_byte(const char *piece, size_t bytes) {
     return value;
 }
 
-/* FNV-1a, in pieces: the hash of a string joined from parts needs no copy. */
-#define HASH_START 0xcbf29ce484222325u
-static uint64_t hash_more(uint64_t h, const char *s, size_t n) {
-    for (size_t i = 0; i < n; i++) h = (h ^ (uint8_t)s[i]) * 0x100000001b3u;
-    return h;
+/* Where a piece goes in the table: 8 bytes at a time, from the key of the process on. A string joined from parts needs no copy. */
+typedef struct hash_state { uint64_t h, word; size_t bytes; } hash_state;
+
+static hash_state hash_more(hash_state s, uint64_t key, const char *text, size_t n) {
+    for (size_t i = 0; i < n; i++) {
+        s.word |= (uint64_t)(uint8_t)text[i] << s.bytes % 8 * 8;
+        if (++s.bytes % 8) continue;
+        s.h = pm_hash_word(key, s.h ^ s.word);
+        s.word = 0;
+    }
+    return s;
 }
 
-static uint64_t hash_end(uint64_t h) {
+static uint64_t hash_end(hash_state s, uint64_t key) { return pm_hash_word(key, pm_hash_word(key, s.h ^ s.word) + s.bytes); }
+
+static uint64_t hash_text(uint64_t key, const char *a, size_t a_bytes, const char *b, size_t b_bytes) {
+    return hash_end(hash_more(hash_more((hash_state){0}, key, a, a_bytes), key, b, b_bytes), key);
+}
+
+/* What tells vocabularies apart, the same in every process: FNV-1a of each piece, mixed. */
+#define FINGERPRINT_START 0xcbf29ce484222325u
+static uint64_t fingerprint_end(uint64_t h) {
     h = (h ^ h >> 32) * 0x9e3779b97f4a7c15u;
     return h ^ h >> 29;
+}
+
+static uint64_t fingerprint_of(const char *s, size_t n) {
+    uint64_t h = FINGERPRINT_START;
+    for (size_t i = 0; i < n; i++) h = (h ^ (uint8_t)s[i]) * 0x100000001b3u;
+    return fingerprint_end(h);
 }
 
 /* The slot of a followed by b: the one it is in, or the free one where it belongs. */
@@ -73,7 +93,7 @@ static pm_piece_slot *piece_slot(const pymtp_tokenizer *t, uint64_t hash, const 
 }
 
 int32_t pm_vocab_find(const pymtp_tokenizer *t, const char *a, size_t a_bytes, const char *b, size_t b_bytes) {
-    return piece_slot(t, hash_end(hash_more(hash_more(HASH_START, a, a_bytes), b, b_bytes)), a, a_bytes, b, b_bytes)->id;
+    return piece_slot(t, hash_text(t->key, a, a_bytes, b, b_bytes), a, a_bytes, b, b_bytes)->id;
 }
 
 static int32_t find_text(const pymtp_tokenizer *t, const char *s) { return pm_vocab_find(t, s, strlen(s), "", 0); }
@@ -162,13 +182,14 @@ static pymtp_status index_pieces(pymtp_tokenizer *t, pymtp_error *err) {
     if (!(t->pieces = pm_new(slots, sizeof *t->pieces, "token table", err))) return PYMTP_E_NOMEM;
     for (size_t i = 0; i < slots; i++) t->pieces[i].id = -1;
     t->piece_mask = slots - 1;
-    t->hash = HASH_START;
+    t->key = pm_hash_key();
+    t->hash = FINGERPRINT_START;
     for (int32_t id = 0; id < t->n; id++) {
         size_t bytes;
         const char *piece = pm_piece(t, id, &bytes);
-        const uint64_t hash = hash_end(hash_more(HASH_START, piece, bytes));
-        t->hash = hash_end(t->hash * 0x100000001b3u ^ hash);
+        t->hash = fingerprint_end(t->hash * 0x100000001b3u ^ fingerprint_of(piece, bytes));
         if (!bytes) continue;
+        const uint64_t hash = hash_text(t->key, piece, bytes, "", 0);
         pm_piece_slot *s = piece_slot(t, hash, piece, bytes, "", 0);
         if (s->id >= 0) return pm_fail(err, PYMTP_E_FORMAT, KEY "tokens: tokens %d and %d are the same", s->id, id);
         *s = (pm_piece_slot){(uint32_t)(hash >> 32), id};
@@ -248,7 +269,7 @@ static int merge_allowed(const pymtp_tokenizer *t, const pm_merge *m) {
 }
 
 static void add_merge(pymtp_tokenizer *t, const pm_merge *m) {
-    size_t i = pm_merge_slot(m->left, m->right, t->merge_mask);
+    size_t i = pm_merge_slot(t, m->left, m->right);
     for (; t->merges[i].result >= 0; i = (i + 1) & t->merge_mask)
         if (t->merges[i].left == m->left && t->merges[i].right == m->right) return;
     t->merges[i] = *m;
@@ -274,10 +295,10 @@ static pymtp_status parse_merge(const pymtp_tokenizer *t, const pm_gguf_value *v
     m->left_bytes = (size_t)(gap - s.data);
     m->right = gap + 1;
     m->right_bytes = s.bytes - m->left_bytes - 1;
-    const uint64_t h = hash_more(HASH_START, m->left, m->left_bytes);
-    m->hash[0] = hash_end(h);
-    m->hash[1] = hash_end(hash_more(HASH_START, m->right, m->right_bytes));
-    m->hash[2] = hash_end(hash_more(h, m->right, m->right_bytes));
+    const hash_state left = hash_more((hash_state){0}, t->key, m->left, m->left_bytes);
+    m->hash[0] = hash_end(left, t->key);
+    m->hash[1] = hash_text(t->key, m->right, m->right_bytes, "", 0);
+    m->hash[2] = hash_end(hash_more(left, t->key, m->right, m->right_bytes), t->key);
     for (int k = 0; k < 3; k++) __builtin_prefetch(&t->pieces[(size_t)m->hash[k] & t->piece_mask]);
     return PYMTP_OK;
 }
@@ -303,7 +324,7 @@ static pymtp_status resolve_merge(const pymtp_tokenizer *t, const parsed_merge *
         return pm_fail(err, PYMTP_E_FORMAT, KEY "merges: merge %u: %s is not a token", rank,
                        m.left < 0 ? "its first part" : m.right < 0 ? "its second part" : "its result");
     *out = m;
-    __builtin_prefetch(&t->merges[pm_merge_slot(m.left, m.right, t->merge_mask)], 1);
+    __builtin_prefetch(&t->merges[pm_merge_slot(t, m.left, m.right)], 1);
     return PYMTP_OK;
 }
 

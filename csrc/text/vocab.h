@@ -3,6 +3,7 @@
 #ifndef PM_TEXT_VOCAB_H
 #define PM_TEXT_VOCAB_H
 
+#include "base/mix.h"
 #include "text/tokenizer.h"
 
 #include <stdatomic.h>
@@ -24,7 +25,8 @@ struct pymtp_tokenizer {
     size_t longest;               /* bytes of the longest piece */
     uint8_t *type;                /* (n) PYMTP_TOKEN_*, after the corrections of vocab.c */
     uint8_t *eog;                 /* (n) ends a generation */
-    uint64_t hash;
+    uint64_t hash;                /* of the pieces in their order; equal vocabularies have equal ones */
+    uint64_t key;                 /* of the tables' hashes: that of the process */
     pm_piece_slot *pieces;        /* (piece_mask + 1) open addressing; empty pieces are not in it */
     size_t piece_mask;
     pm_merge *merges;             /* (merge_mask + 1) open addressing by (left, right) */
@@ -47,16 +49,13 @@ static inline const char *pm_piece(const pymtp_tokenizer *t, int32_t id, size_t 
 /* The id of the piece a followed by b, or -1. */
 int32_t pm_vocab_find(const pymtp_tokenizer *t, const char *a, size_t a_bytes, const char *b, size_t b_bytes);
 
-static inline size_t pm_merge_slot(int32_t left, int32_t right, size_t mask) {
-    uint64_t h = ((uint64_t)(uint32_t)left << 32 | (uint32_t)right) * 0x9e3779b97f4a7c15u;
-    h ^= h >> 29;
-    h *= 0xbf58476d1ce4e5b9u;
-    return (size_t)(h >> 32) & mask;
+static inline size_t pm_merge_slot(const pymtp_tokenizer *t, int32_t left, int32_t right) {
+    return (size_t)pm_hash_word(t->key, (uint64_t)(uint32_t)left << 32 | (uint32_t)right) & t->merge_mask;
 }
 
 /* The merge of two neighbours, or NULL. Inline: encoding looks up every adjacent pair. */
 static inline const pm_merge *pm_merge_find(const pymtp_tokenizer *t, int32_t left, int32_t right) {
-    for (size_t i = pm_merge_slot(left, right, t->merge_mask);; i = (i + 1) & t->merge_mask) {
+    for (size_t i = pm_merge_slot(t, left, right);; i = (i + 1) & t->merge_mask) {
         const pm_merge *m = &t->merges[i];
         if (m->result < 0) return NULL;
         if (m->left == left && m->right == right) return m;

@@ -9,6 +9,7 @@
 #include <pthread.h>
 #include <stdatomic.h>
 #include <stdlib.h>
+#include <string.h>
 #include <sys/mman.h>
 #include <sys/types.h>
 
@@ -27,6 +28,10 @@ static long fault_at;         /* the call of that kind that fails, from 1 */
 static int fault_stays;       /* and all calls after it; of interrupted ones every second, since they are made again */
 static atomic_long fault_seen;
 static atomic_long fault_held; /* allocations, mappings and threads that are not given back */
+
+static int fault_changes;      /* bytes that were read once are 0xff when they are read again: the file changes behind its reader */
+static off_t fault_read_to;    /* how far it was read */
+static void (*fault_at_unlock)(void); /* called once, before the next mutex is unlocked: what another thread might do there */
 
 static void fault_arm(fault_kind kind, long at, int stays) {
     fault_armed = kind;
@@ -57,6 +62,7 @@ void *__real_mmap(void *at, size_t bytes, int protection, int flags, int fd, off
 int __real_munmap(void *at, size_t bytes);
 int __real_mprotect(void *at, size_t bytes, int protection);
 ssize_t __real_pread(int fd, void *dst, size_t n, off_t offset);
+int __real_pthread_mutex_unlock(pthread_mutex_t *mutex);
 int __real_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument);
 int __real_pthread_join(pthread_t thread, void **result);
 
@@ -123,7 +129,18 @@ ssize_t __wrap_pread(int fd, void *dst, size_t n, off_t offset) {
         errno = EINTR;
         return -1;
     }
-    return __real_pread(fd, dst, n, offset);
+    const ssize_t got = __real_pread(fd, dst, n, offset);
+    if (!fault_changes || got <= 0) return got;
+    if (offset < fault_read_to) memset(dst, 0xff, (size_t)(fault_read_to - offset < got ? fault_read_to - offset : got));
+    if (offset + got > fault_read_to) fault_read_to = offset + got;
+    return got;
+}
+
+int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex) {
+    void (*const call)(void) = fault_at_unlock;
+    fault_at_unlock = NULL;
+    if (call) call();
+    return __real_pthread_mutex_unlock(mutex);
 }
 
 int __wrap_pthread_create(pthread_t *thread, const pthread_attr_t *attributes, void *(*start)(void *), void *argument) {

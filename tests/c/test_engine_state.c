@@ -220,6 +220,32 @@ static void refusals(pymtp_model *m, pymtp_model *n) {
     pymtp_session_free(b);
 }
 
+/* A running request outlives calls that are refused. */
+static void refused_beside_a_request(pymtp_model *m) {
+    static run want, got;
+    int32_t prompt[10];
+    const pymtp_params p = plain_params(6);
+    pymtp_model_info info = {.size = sizeof info};
+    CHECK(pymtp_model_get_info(m, &info) == PYMTP_OK, "info");
+    const size_t context = (size_t)info.context;
+    int32_t *many = malloc(context * sizeof *many);
+    make_ids(prompt, 10, 7, 1280);
+    make_ids(many, context, 8, 1280);
+    run_new(m, prompt, 10, &p, &want);
+    pymtp_session *s = new_session(m);
+    begin(s, prompt, 10, &p);
+    do {
+        const int64_t length = pymtp_session_length(s);
+        CHECK(pymtp_session_rewind(s, -1, &err) == PYMTP_E_ARG && pymtp_session_rewind(s, length + 1, &err) == PYMTP_E_ARG, "a length out of range");
+        if (length) CHECK(pymtp_session_forward(s, many, context, PYMTP_LOGITS_NONE, NULL, NULL, &err) == PYMTP_E_CONTEXT, "more than the context holds");
+        CHECK(pymtp_step(&s, 1, &err) == PYMTP_OK, "a step after refused calls: %s", err.text);
+    } while (collect(s, &p, &got));
+    got.state = state_of(s, layers_of(m));
+    check_run(&got, &want, "beside refused calls");
+    pymtp_session_free(s);
+    free(many);
+}
+
 /* ---- cancellation ---- */
 
 static void cancelling(pymtp_model *m) {
@@ -553,6 +579,7 @@ int main(void) {
     }
     syncing(models[0]);
     refusals(models[0], models[1]);
+    refused_beside_a_request(models[1]);
     cancelling(models[1]);
     threads(models[2]);
     all_banned(models[2]);

@@ -7,6 +7,7 @@
  *   test_fault --all [NAME...] every n (`make fault`) */
 #include "engine_run.h"
 #include "fault.h"
+#include "tiny_gguf.h"
 
 #include "base/status.h"
 
@@ -422,10 +423,91 @@ static void sweep(const scenario *c, int all) {
     CHECK(memory + reads > 0, "%s: nothing could fail", c->name);
 }
 
+/* ---- what happens behind the library's back ---- */
+
+/* A file of a string of `ahead` bytes and of [["xxx..."]], the inner string of `bytes`. Returns its size. */
+static int64_t write_nested(const char *path, size_t ahead, size_t bytes) {
+    FILE *f = fopen(path, "wb");
+    CHECK(f, "%s", path);
+    fwrite("GGUF", 1, 4, f);
+    tiny_put(f, 3, 4);
+    tiny_put(f, 0, 8);
+    tiny_put(f, 2, 8);
+    tiny_string(f, "ahead");
+    tiny_put(f, 8, 4);
+    tiny_put(f, ahead, 8);
+    for (size_t i = 0; i < ahead; i++) fputc('a', f);
+    tiny_string(f, "nested");
+    tiny_put(f, 9, 4);
+    tiny_put(f, 9, 4); /* of arrays */
+    tiny_put(f, 1, 8);
+    tiny_put(f, 8, 4); /* of strings */
+    tiny_put(f, 1, 8);
+    tiny_put(f, bytes, 8);
+    for (size_t i = 0; i < bytes; i++) fputc('x', f);
+    const int64_t size = ftell(f);
+    CHECK(!fclose(f), "%s", path);
+    return size;
+}
+
+/* Lengths of a header that were checked are never read again: a file that changes in between gives an error or what was checked. */
+static void changing_header(const char *path, size_t ahead, size_t bytes) {
+    static char text[1 << 20];
+    pymtp_error err = {0};
+    const int64_t size = write_nested(path, ahead, bytes);
+    fault_read_to = 0;
+    fault_changes = 1;
+    pymtp_file *f = pymtp_file_open(path, &err);
+    fault_changes = 0;
+    CHECK(!f == (err.text[0] != 0), "%s", err.text);
+    if (!f) return;
+    const int64_t n = pymtp_file_value_bytes(f, "nested", NULL, 0);
+    CHECK(n < size, "%zu, %zu: a value of %lld bytes in a file of %lld", ahead, bytes, (long long)n, (long long)size);
+    if (n > 0 && n < size) /* the name of the key may be among what changed */
+        CHECK(pymtp_file_value_json(f, "nested", 8, text, sizeof text) > 0, "%zu, %zu: no JSON", ahead, bytes);
+    pymtp_file_close(f);
+}
+
+static void changing_headers(void) {
+    char path[] = "/tmp/pymtp-test-XXXXXX";
+    const int fd = mkstemp(path);
+    const size_t window = 1 << 18; /* of the reader: longer strings come by another way */
+    CHECK(fd >= 0, "mkstemp");
+    changing_header(path, 10, window + 40000);
+    for (size_t ahead = window - 120; ahead < window; ahead++) changing_header(path, ahead, 10);
+    close(fd);
+    remove(path);
+}
+
+static pymtp_model *closing;
+static pymtp_status closed;
+
+static void try_to_close(void) { closed = pymtp_model_close(closing, NULL); }
+
+/* Another thread may close the model as soon as its last session or snapshot is gone, not earlier: their freeing still uses its lock. */
+static void closing_while_freeing(void) {
+    char path[1024];
+    for (int kind = 0; kind < 2; kind++) {
+        closing = open_pair(data_path(path, sizeof path, "tiny-26b.gguf"), NULL, 64);
+        pymtp_session *s = new_session(closing);
+        pymtp_snapshot *k = kind ? pymtp_session_snapshot(s, NULL) : NULL;
+        if (kind) pymtp_session_free(s);
+        closed = PYMTP_OK;
+        fault_at_unlock = try_to_close;
+        kind ? pymtp_snapshot_free(k) : pymtp_session_free(s);
+        CHECK(closed == PYMTP_E_STATE, "closed while its last %s is being freed", kind ? "snapshot" : "session");
+        if (closed == PYMTP_E_STATE) CHECK(pymtp_model_close(closing, NULL) == PYMTP_OK, "close");
+    }
+}
+
 int main(int argc, char **argv) {
     const int all = argc > 1 && !strcmp(argv[1], "--all");
     make_ids(ids, 512, 3, 1280);
     for (size_t i = 0; i < sizeof scenarios / sizeof *scenarios; i++)
         if (check_wanted(argc - all, argv + all, scenarios[i].name)) sweep(&scenarios[i], all);
+    if (check_wanted(argc - all, argv + all, "behind")) {
+        changing_headers();
+        closing_while_freeing();
+    }
     return check_done();
 }

@@ -1,5 +1,6 @@
 /* test_sampler.c - the chain against a literal implementation that sorts everything, the noise, the refusals. */
 #include "check.h"
+#include "engine/adjust.h"
 #include "engine/sampler.h"
 
 #include <math.h>
@@ -429,6 +430,34 @@ static void test_logprobs(void) {
     CHECK(out[0].id == 4 && fabs((double)out[0].logprob - (-5 - norm)) < 16 * 0x1p-24, "%g", (double)out[0].logprob);
 }
 
+/* Ids that differ in high bits only, as a list of biases may: they must not stand beside each other in the table. */
+static void test_flood_of_ids(void) {
+    pm_adjust a = {.repetition = 1};
+    pymtp_error err = {0};
+    size_t run = 0, longest = 0;
+    for (int32_t i = 0; i < 8192; i++) CHECK(pm_adjust_at(&a, i << 17, &err), "%s", err.text);
+    for (size_t i = 0; i < a.slots; i++) {
+        run = a.slot[i].id < 0 ? 0 : run + 1;
+        if (run > longest) longest = run;
+    }
+    CHECK(a.used == 8192 && longest < 512, "%zu of %zu ids beside each other in %zu slots", longest, a.used, a.slots);
+    pm_adjust_free(&a);
+}
+
+/* A history may be longer than an int counts. */
+static void test_count_of_a_long_history(void) {
+    pm_adjust a = {.repetition = 1, .presence = 1, .frequency = 0x1p-31};
+    pymtp_error err = {0};
+    float logits[] = {5, 5};
+    pm_adjust_entry *e = pm_adjust_at(&a, 1, &err);
+    CHECK(e, "%s", err.text);
+    e->count = INT32_MAX;
+    e->count += 1;
+    pm_adjust_apply(&a, logits, NULL, 2);
+    CHECK(logits[0] == 5 && logits[1] == 3, "%g, %g", (double)logits[0], (double)logits[1]);
+    pm_adjust_free(&a);
+}
+
 int main(void) {
     test_against_literal();
     test_top();
@@ -438,5 +467,7 @@ int main(void) {
     test_refusals();
     test_noise();
     test_logprobs();
+    test_flood_of_ids();
+    test_count_of_a_long_history();
     return check_done();
 }

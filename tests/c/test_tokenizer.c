@@ -2,7 +2,7 @@
  * tokens, malformed UTF-8, decoding, the bound on merge-queue operations, and metadata that is wrong. The real
  * vocabulary is in tests/test_tokenizer.py. */
 #include "check.h"
-#include "text/tokenizer.h"
+#include "text/vocab.h"
 
 #include <stdint.h>
 #include <stdlib.h>
@@ -515,6 +515,92 @@ static void test_lenient(void) {
     pymtp_tokenizer_close(t);
 }
 
+/* ---- floods ---- */
+
+enum { FLOOD = 16384, FLOOD_SLOTS = 2 * FLOOD, FLOOD_CHARS = 1024 };
+#define RUN_LIMIT 512 /* of neighbours in a table that is half full at most: a few dozen by chance */
+
+/* Hashes without a key, as anybody can compute them: FNV-1a, and a fixed mix of two ids. */
+static uint64_t open_hash(const char *s, size_t n) {
+    uint64_t h = 0xcbf29ce484222325u;
+    for (size_t i = 0; i < n; i++) h = (h ^ (uint8_t)s[i]) * 0x100000001b3u;
+    h = (h ^ h >> 32) * 0x9e3779b97f4a7c15u;
+    return h ^ h >> 29;
+}
+static size_t open_pair_hash(uint32_t left, uint32_t right) {
+    uint64_t h = ((uint64_t)left << 32 | right) * 0x9e3779b97f4a7c15u;
+    h ^= h >> 29;
+    h *= 0xbf58476d1ce4e5b9u;
+    return (size_t)(h >> 32);
+}
+
+static size_t longest_run(const int32_t *first, size_t stride, size_t slots) {
+    size_t run = 0, longest = 0;
+    for (size_t i = 0; i < slots; i++) {
+        run = first[i * stride / sizeof *first] < 0 ? 0 : run + 1;
+        if (run > longest) longest = run;
+    }
+    return longest;
+}
+
+static void put_char(char *out, uint32_t i) {
+    const uint32_t u = 0x4e00 + i;
+    out[0] = (char)(0xe0 | u >> 12);
+    out[1] = (char)(0x80 | (u >> 6 & 63));
+    out[2] = (char)(0x80 | (u & 63));
+}
+
+/* Pieces that an open hash would put beside each other: opening and every lookup would walk over all of them. */
+static void test_flood_of_pieces(void) {
+    buffer b = {0};
+    pymtp_error err = {0};
+    char piece[32];
+    kv_string(&b, "model", "gemma4");
+    kv_u32(&b, "bos_token_id", 0);
+    kv_u32(&b, "unknown_token_id", 0);
+    kv_array(&b, "merges", PM_GGUF_STRING, 0);
+    kv_array(&b, "tokens", PM_GGUF_STRING, FLOOD);
+    for (uint64_t i = 0, n = 0; n < FLOOD; i++) {
+        snprintf(piece, sizeof piece, "%llx", (unsigned long long)i);
+        if ((open_hash(piece, strlen(piece)) & (FLOOD_SLOTS - 1)) >= FLOOD / 64) continue;
+        put_string(&b, piece);
+        n++;
+    }
+    pymtp_tokenizer *t = open_buffer(&b, &err);
+    CHECK(t, "%s", err.text);
+    if (!t) return;
+    const size_t run = longest_run(&t->pieces[0].id, sizeof *t->pieces, t->piece_mask + 1);
+    CHECK(t->piece_mask + 1 == FLOOD_SLOTS && run < RUN_LIMIT, "%zu pieces beside each other in %zu slots", run, t->piece_mask + 1);
+    pymtp_tokenizer_close(t);
+}
+
+static void test_flood_of_merges(void) {
+    static uint32_t pair[FLOOD][2];
+    buffer b = {0};
+    pymtp_error err = {0};
+    char text[8] = {0};
+    size_t n = 0;
+    for (uint32_t left = 0; left < FLOOD_CHARS; left++)
+        for (uint32_t right = 0; right < FLOOD_CHARS && n < FLOOD; right++)
+            if ((open_pair_hash(left + 1, right + 1) & (FLOOD_SLOTS - 1)) < FLOOD_SLOTS / 48) pair[n][0] = left, pair[n++][1] = right;
+    CHECK(n == FLOOD, "%zu merges", n);
+    kv_string(&b, "model", "gemma4");
+    kv_u32(&b, "bos_token_id", 0);
+    kv_u32(&b, "unknown_token_id", 0);
+    kv_array(&b, "tokens", PM_GGUF_STRING, 1 + FLOOD_CHARS + FLOOD);
+    put_string(&b, "<unk>");
+    for (uint32_t i = 0; i < FLOOD_CHARS; i++) put_char(text, i), put_string(&b, text);
+    for (size_t i = 0; i < FLOOD; i++) put_char(text, pair[i][0]), put_char(text + 3, pair[i][1]), put_string(&b, text);
+    kv_array(&b, "merges", PM_GGUF_STRING, FLOOD);
+    for (size_t i = 0; i < FLOOD; i++) put_char(text, pair[i][0]), text[3] = ' ', put_char(text + 4, pair[i][1]), put_string(&b, text);
+    pymtp_tokenizer *t = open_buffer(&b, &err);
+    CHECK(t, "%s", err.text);
+    if (!t) return;
+    const size_t run = longest_run(&t->merges[0].result, sizeof *t->merges, t->merge_mask + 1);
+    CHECK(t->merge_mask + 1 == FLOOD_SLOTS && run < RUN_LIMIT, "%zu merges beside each other in %zu slots", run, t->merge_mask + 1);
+    pymtp_tokenizer_close(t);
+}
+
 int main(void) {
     pymtp_tokenizer *t = small();
     if (t) {
@@ -529,5 +615,7 @@ int main(void) {
     test_work();
     test_refusals();
     test_lenient();
+    test_flood_of_pieces();
+    test_flood_of_merges();
     return check_done();
 }

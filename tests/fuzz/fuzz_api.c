@@ -247,9 +247,8 @@ static void call_forward(machine *x) {
     if (!done(status, &err) && !good) fuzz_check(status == PYMTP_E_ARG || (s->handle && status == PYMTP_E_CONTEXT));
     else {
         const int fits = s->length + (int64_t)n <= s->of->context;
-        const int computes = n <= (size_t)s->of->context;
-        const int cancelled = computes && interrupt(s) && n;
-        fuzz_check(status == (!fits && n ? PYMTP_E_CONTEXT : cancelled ? PYMTP_E_CANCELLED : PYMTP_OK));
+        const int cancelled = fits && interrupt(s) && n;
+        fuzz_check(status == (!fits ? PYMTP_E_CONTEXT : cancelled ? PYMTP_E_CANCELLED : PYMTP_OK));
         if (status == PYMTP_OK) {
             memcpy(s->tokens + s->length, ids, n * sizeof *ids);
             s->length += (int64_t)n;
@@ -287,7 +286,7 @@ static void call_rewind(machine *x) {
     const int64_t length = to == 255 ? -1 : to == 254 ? INT64_MAX : to == 253 ? INT64_MIN : to;
     const pymtp_status status = pymtp_session_rewind(s->handle, length, &err);
     if (s->handle) {
-        const int cancelled = interrupt(s), inside = length >= 0 && length <= s->length;
+        const int inside = length >= 0 && length <= s->length, cancelled = inside && interrupt(s);
         if (done(status, &err)) {
             fuzz_check(inside);
             s->length = length;
