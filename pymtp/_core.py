@@ -13,7 +13,7 @@ from typing import Any
 
 from ._lib import Call, Handle, ffi, lib, new_struct, path_bytes, text
 from .chat import Style
-from .errors import ArgumentError, FormatError, MismatchError, ReadError, StateError, UnsupportedError
+from .errors import ArgumentError, FormatError, MismatchError, ReadError, UnsupportedError
 from .generate import INT32, Defaults, _integer
 from .gguf_file import File
 from .tokenizer import Tokenizer
@@ -76,35 +76,31 @@ class Core:
         options, _keep = make_options(drafter, threads, context, kv, chunk)
         call = Call()
         ptr = call.handle(lib.pymtp_model_open(path_bytes(target), options, call.err))
-        tokenizer = self._tokenizer = Tokenizer._of(lib.pymtp_model_tokenizer(ptr), None)
+        guests: weakref.WeakSet[Any] = weakref.WeakSet()  # open sessions and snapshots; they are added under the handle
 
         def free(ptr: Any) -> None:
-            tokenizer.close()
+            for guest in list(guests):
+                guest.close()
             lib.pymtp_model_close(ptr, ffi.NULL)
 
-        self._handle = Handle(self, ptr, free)
+        self.guests = guests
+        self.handle = Handle("model", self, ptr, free)
+        self.tokenizer = self.tokenizer_for(None)  # not to be kept beyond a call, as it does not keep the model
         self.drafter_path = None if drafter is None else os.fspath(drafter)
         self.info = self._read_info()
-        self.guests: weakref.WeakSet[Any] = weakref.WeakSet()  # open sessions and snapshots
         with File(target) as file:
             self.defaults = read_defaults(file)
             self.style = Style.of(self.info.ple_width > 0, file.string("tokenizer.chat_template"))
 
-    @property
-    def ptr(self) -> Any:
-        if self._handle.ptr is None:
-            raise StateError("the model is closed")
-        return self._handle.ptr
-
-    @property
-    def tokenizer(self) -> Tokenizer:
-        """The model's own; not to be kept beyond a call, as it does not keep the model (Model.tokenizer does)."""
-        self.ptr  # raises when the model is closed
-        return self._tokenizer
+    def tokenizer_for(self, keeper: Any) -> Tokenizer:
+        """The model's tokenizer, as an object that keeps `keeper` alive."""
+        with self.handle as ptr:
+            return Tokenizer._of(lib.pymtp_model_tokenizer(ptr), self.handle, keeper)
 
     def _read_info(self) -> ModelInfo:
         raw = new_struct("pymtp_model_info")
-        Call().check(lib.pymtp_model_get_info(self.ptr, raw))
+        with self.handle as ptr:
+            Call().check(lib.pymtp_model_get_info(ptr, raw))
         values = {name: getattr(raw, name) for name in ModelInfo.__dataclass_fields__}
         for name in ("name", "drafter_name", "cpu"):
             values[name] = text(values[name])
@@ -113,19 +109,14 @@ class Core:
 
     def counters(self) -> Counters:
         raw = new_struct("pymtp_counters")
-        Call().check(lib.pymtp_model_get_counters(self.ptr, raw))
+        with self.handle as ptr:
+            Call().check(lib.pymtp_model_get_counters(ptr, raw))
         return Counters(**{name: getattr(raw, name) for name in Counters.__dataclass_fields__})
 
     def close(self) -> None:
-        """Frees sessions, snapshots and the model; waits for calls of other threads on its sessions."""
-        if self._handle.ptr is None:
-            return
-        for guest in list(self.guests):
-            guest.close()
-        call = Call()
-        call.check(lib.pymtp_model_close(self._handle.ptr, call.err))
-        self._handle.forget()
-        self._tokenizer.close()
+        """Frees sessions, snapshots and the model; waits for calls of other threads on its sessions. One that just uses the model
+        itself finishes, and then the closing with it."""
+        self.handle.close()
 
 
 def make_options(drafter: Any, threads: int | None, context: int | None, kv: str, chunk: int | None) -> tuple[Any, Any]:

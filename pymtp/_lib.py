@@ -8,12 +8,13 @@ from __future__ import annotations
 import os
 import pathlib
 import sys
+import threading
 import weakref
 from typing import Any, Sequence
 
 import numpy as np
 
-from .errors import ArgumentError, LibraryError, OutOfMemoryError, from_code
+from .errors import ArgumentError, LibraryError, OutOfMemoryError, StateError, from_code
 
 try:
     from ._ffi import ffi as _ffi
@@ -98,28 +99,44 @@ class Call:
 
 
 class Handle:
-    """A C object, freed by free(ptr) when its Python owner goes or with close(), once; `ptr` is None from then on.
+    """A C object, freed by free(ptr) once: with close(), or when its Python owner goes. `ptr` is None from then on.
 
-    Finalizers (__del__) of objects in one reference cycle with the owner run after the C object was freed: they see None too. Not
-    freed at exit: threads may still compute then, and the system frees all. `keep` lives as long as the C object.
+    `with handle as ptr:` uses it while another thread may close it: close() lets nobody in any more, and the last to leave frees it.
+    Finalizers (__del__) of objects in one reference cycle with the owner run after the C object was freed: they see None. Not freed
+    at exit: threads may still compute then, and the system frees all. `keep` lives as long as the C object.
     """
 
-    def __init__(self, owner: Any, ptr: Any, free: Any, keep: Any = None):
-        self.ptr = ptr
+    def __init__(self, what: str, owner: Any, ptr: Any, free: Any, keep: Any = None):
+        self.ptr = self._raw = ptr
+        self._what, self._inside = what, 0
+        self._lock = threading.RLock()  # not Lock: the garbage collector may run a finalizer inside it
         self._finalizer = weakref.finalize(owner, self._free, free, keep)
         self._finalizer.atexit = False
 
     def _free(self, free: Any, keep: Any) -> None:
-        ptr, self.ptr = self.ptr, None
-        free(ptr)
+        self.ptr = None
+        free(self._raw)
+
+    def __enter__(self) -> Any:
+        with self._lock:
+            if self.ptr is None:
+                raise StateError(f"the {self._what} is closed")
+            self._inside += 1
+            return self.ptr
+
+    def __exit__(self, *_: object) -> None:
+        with self._lock:
+            self._inside -= 1
+            last = self.ptr is None and not self._inside
+        if last:
+            self._finalizer()
 
     def close(self) -> None:
-        self._finalizer()
-
-    def forget(self) -> None:
-        """Somebody else has freed it."""
-        self.ptr = None
-        self._finalizer.detach()
+        with self._lock:
+            self.ptr = None
+            in_use = self._inside > 0
+        if not in_use:
+            self._finalizer()
 
 
 def text(pointer: Any) -> str:

@@ -6,8 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Iterator
 
-from ._lib import Call, ffi, lib, new_struct, path_bytes, text
-from .errors import StateError
+from ._lib import Call, Handle, ffi, lib, new_struct, path_bytes, text
 
 
 @dataclass(frozen=True)
@@ -25,18 +24,10 @@ class File:
 
     def __init__(self, path: str | os.PathLike[str]):
         call = Call()
-        self._ptr = ffi.gc(call.handle(lib.pymtp_file_open(path_bytes(path), call.err)), lib.pymtp_file_close)
-
-    @property
-    def _p(self) -> Any:
-        if self._ptr is None:
-            raise StateError("the file is closed")
-        return self._ptr
+        self._handle = Handle("file", self, call.handle(lib.pymtp_file_open(path_bytes(path), call.err)), lib.pymtp_file_close)
 
     def close(self) -> None:
-        if self._ptr is not None:
-            ffi.release(self._ptr)
-            self._ptr = None
+        self._handle.close()
 
     def __enter__(self) -> "File":
         return self
@@ -46,14 +37,16 @@ class File:
 
     def keys(self) -> list[str]:
         """The metadata keys, in file order."""
-        return [text(lib.pymtp_file_key(self._p, i)) for i in range(lib.pymtp_file_n_keys(self._p))]
+        with self._handle as ptr:
+            return [text(lib.pymtp_file_key(ptr, i)) for i in range(lib.pymtp_file_n_keys(ptr))]
 
     def value_json(self, key: str, max_items: int = 8) -> str | None:
         """A value as JSON text, of arrays at most max_items items and "..."; None when there is no such key."""
         raw, cap = key.encode(), 256
         while True:
             out = ffi.new("char[]", cap)
-            n = lib.pymtp_file_value_json(self._p, raw, max_items, out, cap)
+            with self._handle as ptr:
+                n = lib.pymtp_file_value_json(ptr, raw, max_items, out, cap)
             if n < 0:
                 return None
             if n < cap:
@@ -68,28 +61,34 @@ class File:
     def value_bytes(self, key: str) -> bytes | None:
         """A value as it stands behind its key in a file, for gguf_write; None when there is no such key."""
         raw = key.encode("utf-8", "surrogateescape")
-        n = lib.pymtp_file_value_bytes(self._p, raw, ffi.NULL, 0)
-        if n < 0:
-            return None
-        out = bytearray(n)
-        lib.pymtp_file_value_bytes(self._p, raw, ffi.from_buffer(out), n)
+        with self._handle as ptr:
+            n = lib.pymtp_file_value_bytes(ptr, raw, ffi.NULL, 0)
+            if n < 0:
+                return None
+            out = bytearray(n)
+            lib.pymtp_file_value_bytes(ptr, raw, ffi.from_buffer(out), n)
         return bytes(out)
 
     def string(self, key: str) -> str | None:
         """The text of a string value; None when there is no such key or it is no string."""
         size = ffi.new("size_t *")
-        raw = lib.pymtp_file_string(self._p, key.encode(), size)
-        return ffi.buffer(raw, size[0])[:].decode("utf-8", "replace") if raw else None
+        with self._handle as ptr:
+            raw = lib.pymtp_file_string(ptr, key.encode(), size)
+            return ffi.buffer(raw, size[0])[:].decode("utf-8", "replace") if raw else None
 
     def tensors(self) -> Iterator[Tensor]:
         """The tensor directory, in file order."""
         info = new_struct("pymtp_tensor_info")
-        for i in range(lib.pymtp_file_n_tensors(self._p)):
-            Call().check(lib.pymtp_file_tensor(self._p, i, info))
-            yield Tensor(text(info.name), text(info.type), list(info.dims[0:info.n_dims]), info.bytes)
+        with self._handle as ptr:
+            n = lib.pymtp_file_n_tensors(ptr)
+        for i in range(n):
+            with self._handle as ptr:
+                Call().check(lib.pymtp_file_tensor(ptr, i, info))
+                tensor = Tensor(text(info.name), text(info.type), list(info.dims[0:info.n_dims]), info.bytes)
+            yield tensor
 
     def read(self, index: int, offset: int, out: Any) -> None:
         """Fills `out`, a writable buffer, with the bytes of tensor `index` (its place in tensors()) from `offset` on."""
         call = Call()
-        with ffi.from_buffer(out, require_writable=True) as dst:
-            call.check(lib.pymtp_file_read(self._p, index, offset, dst, len(dst), call.err))
+        with ffi.from_buffer(out, require_writable=True) as dst, self._handle as ptr:
+            call.check(lib.pymtp_file_read(ptr, index, offset, dst, len(dst), call.err))

@@ -5,6 +5,7 @@ NAME.counts (F32, (matrices, 1): rows that met it); experts are matrices of thei
 """
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Callable, Mapping, Sequence
@@ -12,7 +13,7 @@ from typing import TYPE_CHECKING, Callable, Mapping, Sequence
 import numpy as np
 
 from ._lib import Call, ffi, lib, new_struct, text
-from .errors import FormatError
+from .errors import FormatError, StateError
 from .gguf_file import File, Tensor
 from .gguf_write import Entry, encode, write
 
@@ -113,7 +114,8 @@ def collect(model: "Model", prompts: Sequence[Sequence[int]], progress: Callable
     """Sums over all rows of the prompts, each from an empty cache, and the mean negative log-likelihood of their tokens. The model
     must have been opened without a drafter. progress(tokens) is called now and then."""
     call = Call()
-    call.check(lib.pymtp_tap_start(model._core.ptr, call.err))
+    with model._core.handle as ptr:
+        call.check(lib.pymtp_tap_start(ptr, call.err))
     try:
         nll, n = 0.0, 0
         with model.session() as session:
@@ -129,7 +131,8 @@ def collect(model: "Model", prompts: Sequence[Sequence[int]], progress: Callable
                         progress(len(part))
         return _sums(model), nll / max(n, 1)
     finally:
-        lib.pymtp_tap_stop(model._core.ptr)
+        with contextlib.suppress(StateError), model._core.handle as ptr:  # a closed model taps no more
+            lib.pymtp_tap_stop(ptr)
 
 
 def surprise(logits: np.ndarray, ids: Sequence[int]) -> float:
@@ -141,10 +144,11 @@ def surprise(logits: np.ndarray, ids: Sequence[int]) -> float:
 
 def _sums(model: "Model") -> dict[str, Sums]:
     call, info, out = Call(), new_struct("pymtp_tap_sums"), {}
-    for i in range(call.check(lib.pymtp_tap_count(model._core.ptr, call.err))):
-        Call().check(lib.pymtp_tap_get(model._core.ptr, i, info))
-        shape = (info.matrices, info.cols)
-        sums = np.frombuffer(ffi.buffer(info.sums, 8 * info.matrices * info.cols), np.float64).reshape(shape)
-        rows = np.frombuffer(ffi.buffer(info.rows, 8 * info.matrices), np.uint64)
-        out[text(info.name)] = Sums(sums.astype(np.float32), rows.astype(np.float32))
+    with model._core.handle as ptr:
+        for i in range(call.check(lib.pymtp_tap_count(ptr, call.err))):
+            Call().check(lib.pymtp_tap_get(ptr, i, info))
+            shape = (info.matrices, info.cols)
+            sums = np.frombuffer(ffi.buffer(info.sums, 8 * info.matrices * info.cols), np.float64).reshape(shape)
+            rows = np.frombuffer(ffi.buffer(info.rows, 8 * info.matrices), np.uint64)
+            out[text(info.name)] = Sums(sums.astype(np.float32), rows.astype(np.float32))
     return out

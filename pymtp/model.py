@@ -10,7 +10,6 @@ import numpy as np
 
 from . import chat, hub
 from ._core import Core, Counters, ModelInfo, open_core
-from ._lib import lib
 from .errors import StateError
 from .generate import Chunk, Completion
 from .parse import OutputParser
@@ -72,7 +71,7 @@ class Model:
     @property
     def tokenizer(self) -> Tokenizer:
         """Lives as long as the model is open."""
-        return Tokenizer._of(lib.pymtp_model_tokenizer(self._core.ptr), self._core)
+        return self._core.tokenizer_for(self._core)
 
     def tokenize(self, text: str | bytes, special: bool = False, bos: bool = False) -> list[int]:
         """The ids of a text; see Tokenizer.tokenize."""

@@ -25,7 +25,7 @@ class Snapshot:
 
     def __init__(self, core: Core, ptr: Any, length: int):
         self._core, self.length = core, length
-        self._handle = Handle(self, ptr, lib.pymtp_snapshot_free, keep=core)
+        self._handle = Handle("snapshot", self, ptr, lib.pymtp_snapshot_free, keep=core)
         core.guests.add(self)
 
     def close(self) -> None:
@@ -42,12 +42,12 @@ class Session:
     def __init__(self, core: Core):
         call = Call()
         self._core = core
-        self._handle = Handle(self, call.handle(lib.pymtp_session_new(core.ptr, call.err)), lib.pymtp_session_free, keep=core)
         self._lock = threading.RLock()
-        self._cancel_lock = threading.RLock()  # keeps the handle alive for cancel(), which must not wait for a step
         self._hidden: np.ndarray | None = None
         self._request: Request | None = None
-        core.guests.add(self)
+        with core.handle as model:
+            self._handle = Handle("session", self, call.handle(lib.pymtp_session_new(model, call.err)), lib.pymtp_session_free, keep=core)
+            core.guests.add(self)
 
     @property
     def _p(self) -> Any:
@@ -58,8 +58,7 @@ class Session:
     def close(self) -> None:
         """Frees the session; waits for a call of another thread."""
         with self._lock:
-            with self._cancel_lock:
-                self._handle.close()
+            self._handle.close()
 
     def _moved(self, hidden: np.ndarray | None = None) -> None:
         """The timeline changed by other means than a step: a request that ran on it is over."""
@@ -174,18 +173,16 @@ class Session:
     def snapshot(self) -> Snapshot:
         """Keeps this place. Costs ModelInfo.snapshot_bytes while the object lives."""
         call = Call()
-        with self._lock:
+        with self._lock, self._core.handle:
             return Snapshot(self._core, call.handle(lib.pymtp_session_snapshot(self._p, call.err)), self.length)
 
     def restore(self, snapshot: Snapshot) -> None:
         """Back to a snapshot's tokens, recomputing what this session's cache does not hold (stats.replayed)."""
         if not isinstance(snapshot, Snapshot):
             raise ArgumentError(f"snapshot: expected what Session.snapshot() gave, found {type(snapshot).__name__}")
-        if snapshot._handle.ptr is None:
-            raise StateError("the snapshot is closed")
         call = Call()
-        with self._lock:
-            call.check(lib.pymtp_session_restore(self._p, snapshot._handle.ptr, call.err))
+        with self._lock, snapshot._handle as place:
+            call.check(lib.pymtp_session_restore(self._p, place, call.err))
             self._moved()
 
     # ---- generation ----
@@ -201,9 +198,8 @@ class Session:
 
     def cancel(self) -> None:
         """From any thread: the running or next step of this session ends its request with finish_reason "cancelled"."""
-        with self._cancel_lock:
-            if self._handle.ptr is not None:
-                lib.pymtp_cancel(self._handle.ptr)
+        with contextlib.suppress(StateError), self._handle as ptr:  # not the lock: it must not wait for a step
+            lib.pymtp_cancel(ptr)
 
     @property
     def finish_reason(self) -> str | None:

@@ -1,8 +1,9 @@
 """The Gemma 4 tokenizer, alone (Tokenizer) or as part of a model."""
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import Any, Sequence
+from typing import Any, Iterator, Sequence
 
 import numpy as np
 
@@ -19,31 +20,31 @@ class Tokenizer:
     def __init__(self, path: str | os.PathLike[str]):
         call = Call()
         ptr = call.handle(lib.pymtp_tokenizer_open(path_bytes(path), call.err))
-        self._set(ptr, None)
-        self._handle = Handle(self, ptr, lib.pymtp_tokenizer_close)
+        self._set(ptr, Handle("tokenizer", self, ptr, lib.pymtp_tokenizer_close), None)
 
     @classmethod
-    def _of(cls, ptr: Any, owner: Any) -> "Tokenizer":
-        """The tokenizer that belongs to `owner` (an open model), which is kept alive."""
+    def _of(cls, ptr: Any, handle: Handle, keeper: Any) -> "Tokenizer":
+        """The tokenizer of an open model with that handle; keeps `keeper` alive."""
         self = cls.__new__(cls)
-        self._set(ptr, owner)
+        self._set(ptr, handle, keeper)
         return self
 
-    def _set(self, ptr: Any, owner: Any) -> None:
-        self._ptr, self._owner = ptr, owner
-        self._handle: Handle | None = None
+    def _set(self, ptr: Any, handle: Handle, keeper: Any) -> None:
+        self._ptr, self._handle, self._keeper = ptr, handle, keeper
 
-    @property
-    def _p(self) -> Any:
-        handle = self._owner._handle if self._owner else self._handle  # None: a model's own, which the model closes
-        if self._ptr is None or (handle and handle.ptr is None):
+    @contextlib.contextmanager
+    def _open(self) -> Iterator[Any]:
+        """The C object, which nobody frees meanwhile."""
+        ptr = self._ptr
+        if ptr is None:
             raise StateError("the tokenizer is closed")
-        return self._ptr
+        with self._handle:
+            yield ptr
 
     def close(self) -> None:
         """Frees the tokenizer; of a model's it only ends this object."""
-        self._ptr = None
-        if self._handle:
+        ptr, self._ptr = self._ptr, None
+        if ptr is self._handle.ptr:  # its own, not the model's
             self._handle.close()
 
     def __enter__(self) -> "Tokenizer":
@@ -54,30 +55,35 @@ class Tokenizer:
 
     def __len__(self) -> int:
         """Tokens in the vocabulary."""
-        return lib.pymtp_tokenizer_size(self._p)
+        with self._open() as ptr:
+            return lib.pymtp_tokenizer_size(ptr)
 
     @property
     def bos(self) -> int:
         """The id that begins every text."""
-        return lib.pymtp_tokenizer_bos(self._p)
+        with self._open() as ptr:
+            return lib.pymtp_tokenizer_bos(ptr)
 
     def is_eog(self, id: int) -> bool:
         """Whether the id ends a generation."""
-        return bool(lib.pymtp_tokenizer_is_eog(self._p, _id(id)))
+        with self._open() as ptr:
+            return bool(lib.pymtp_tokenizer_is_eog(ptr, _id(id)))
 
     def find(self, piece: str) -> int | None:
         """The id whose stored piece is exactly `piece` (U+2581 for a space), or None."""
         raw = text_bytes(piece, "piece")
-        found = lib.pymtp_tokenizer_find(self._p, raw, len(raw))
+        with self._open() as ptr:
+            found = lib.pymtp_tokenizer_find(ptr, raw, len(raw))
         return found if found >= 0 else None
 
     def piece(self, id: int) -> str:
         """The stored piece of an id."""
         size = ffi.new("size_t *")
-        raw = lib.pymtp_tokenizer_piece(self._p, _id(id), size)
-        if not raw:
-            raise ArgumentError(f"id: {id} is not in the vocabulary of {len(self)} tokens")
-        return ffi.buffer(raw, size[0])[:].decode("utf-8", "replace")
+        with self._open() as ptr:
+            raw = lib.pymtp_tokenizer_piece(ptr, _id(id), size)
+            if not raw:
+                raise ArgumentError(f"id: {id} is not in the vocabulary of {len(self)} tokens")
+            return ffi.buffer(raw, size[0])[:].decode("utf-8", "replace")
 
     def tokenize(self, text: str | bytes, special: bool = False, bos: bool = False, markers: bool = False) -> list[int]:
         """The ids of a text.
@@ -89,7 +95,8 @@ class Tokenizer:
         flags = (special and lib.PYMTP_TOK_SPECIAL) | (bos and lib.PYMTP_TOK_BOS) | (markers and lib.PYMTP_TOK_MARKERS)
         raw, call = text_bytes(text), Call()
         ids = np.empty(len(raw) + 1, np.int32)  # no token is shorter than a byte
-        n = call.check(lib.pymtp_tokenize(self._p, raw, len(raw), flags, pointer(ids), ids.size, call.err))
+        with self._open() as ptr:
+            n = call.check(lib.pymtp_tokenize(ptr, raw, len(raw), flags, pointer(ids), ids.size, call.err))
         return ids[:n].tolist()
 
     def detokenize(self, ids: Sequence[int] | np.ndarray, special: bool = False) -> str:
@@ -98,8 +105,8 @@ class Tokenizer:
         cap += 16 * array.size
         while True:
             out = ffi.new("char[]", cap)
-            n = call.check(lib.pymtp_detokenize(self._p, pointer(array), array.size, special and lib.PYMTP_TOK_SPECIAL, out, cap,
-                                                call.err))
+            with self._open() as ptr:
+                n = call.check(lib.pymtp_detokenize(ptr, pointer(array), array.size, special and lib.PYMTP_TOK_SPECIAL, out, cap, call.err))
             if n <= cap:
                 return ffi.buffer(out, n)[:].decode("utf-8", "replace")
             cap = n
@@ -115,23 +122,24 @@ class Decoder:
     def __init__(self, tokenizer: Tokenizer, special: bool = False):
         call = Call()
         self._tokenizer = tokenizer  # outlives the decoder
-        ptr = lib.pymtp_decoder_new(tokenizer._p, special and lib.PYMTP_TOK_SPECIAL, call.err)
-        self._ptr = ffi.gc(call.handle(ptr), lib.pymtp_decoder_free)
+        with tokenizer._open() as ptr:
+            raw = call.handle(lib.pymtp_decoder_new(ptr, special and lib.PYMTP_TOK_SPECIAL, call.err))
+        self._ptr = ffi.gc(raw, lib.pymtp_decoder_free)
         self._size = ffi.new("size_t *")
 
     def _take(self, raw: Any) -> str:
         return ffi.buffer(raw, self._size[0])[:].decode("utf-8", "replace") if self._size[0] else ""
 
     def push(self, id: int) -> str:
-        self._tokenizer._p  # raises when it is closed
-        raw = lib.pymtp_decoder_push(self._ptr, _id(id), self._size)
-        if not raw:
-            raise ArgumentError(f"id: {id} is not in the vocabulary of {len(self._tokenizer)} tokens")
-        return self._take(raw)
+        with self._tokenizer._open():
+            raw = lib.pymtp_decoder_push(self._ptr, _id(id), self._size)
+            if not raw:
+                raise ArgumentError(f"id: {id} is not in the vocabulary of {len(self._tokenizer)} tokens")
+            return self._take(raw)
 
     def flush(self) -> str:
-        self._tokenizer._p  # raises when it is closed
-        return self._take(lib.pymtp_decoder_flush(self._ptr, self._size))
+        with self._tokenizer._open():
+            return self._take(lib.pymtp_decoder_flush(self._ptr, self._size))
 
 
 def _id(value: int) -> int:

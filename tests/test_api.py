@@ -639,6 +639,58 @@ def test_dropped_in_a_reference_cycle(data):
     assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
 
 
+CLOSED_MEANWHILE = """
+import sys, threading, pymtp
+path, kind = sys.argv[1:]
+text = "a cat sat " * 3000
+class Held:
+    "What the users of one round share."
+def open_all():
+    held = Held()
+    if kind == "tokenizer":
+        held.closed = pymtp.Tokenizer(path)
+        held.use = lambda: held.closed.tokenize(text)
+    elif kind == "file":
+        held.closed = pymtp.File(path)
+        held.use = lambda: (held.closed.value_json("tokenizer.ggml.tokens", 5000), list(held.closed.tensors()))
+    else:
+        held.closed = pymtp.Model(path, drafter=None, context=64, threads=1)
+        uses = {"model": lambda: held.closed.tokenize(text), "decoder": lambda: held.closed.tokenizer.decoder().push(5),
+                "sessions": lambda: held.closed.session().snapshot(), "closers": held.closed.close}
+        held.use = uses[kind]
+    return held
+wanted = open_all().use()
+for _ in range(15):
+    held, begun, wrong = open_all(), threading.Barrier(4), []
+    def work():
+        begun.wait()
+        try:
+            for _ in range(50):
+                found = held.use()
+                if kind != "sessions" and found != wanted:
+                    wrong.append(found)
+        except pymtp.StateError:
+            pass
+        except BaseException as error:
+            wrong.append(error)
+    threads = [threading.Thread(target=work) for _ in range(3)]
+    for thread in threads: thread.start()
+    begun.wait()
+    held.closed.close()
+    for thread in threads: thread.join()
+    assert not wrong, wrong[0]
+print("fine")
+"""
+
+
+@pytest.mark.parametrize("kind", ["tokenizer", "file", "model", "decoder", "sessions", "closers"])
+def test_closed_while_other_threads_use_it(data, kind):
+    """The C object lives until the last call is out of it; later ones are refused."""
+    done = subprocess.run([sys.executable, "-X", "faulthandler", "-c", CLOSED_MEANWHILE, str(data / "tiny-e2b.gguf"), kind], capture_output=True,
+                          text=True)
+    assert (done.returncode, done.stdout, done.stderr) == (0, "fine\n", "")
+
+
 def test_decoder_of_a_closed_model(data):
     """A decoder, like the tokenizer, ends with the model: an error, no read of freed memory."""
     model = pymtp.Model(data / "tiny-e2b.gguf", drafter=None, threads=1)

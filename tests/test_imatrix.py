@@ -73,7 +73,7 @@ def test_outputs_do_not_change_and_sums_depend_on_tokens_alone(small_models, var
             sums.append(imatrix.collect(model, [ids, ids[:9]])[0])
             with model.session() as s:
                 call = imatrix.Call()
-                call.check(imatrix.lib.pymtp_tap_start(model._core.ptr, call.err))
+                call.check(imatrix.lib.pymtp_tap_start(model._core.handle.ptr, call.err))
                 rows.append(s.forward(ids).tobytes() + s.hidden.tobytes())
     assert len(set(rows)) == 1
     for other in sums[1:]:
@@ -85,7 +85,7 @@ def test_outputs_do_not_change_and_sums_depend_on_tokens_alone(small_models, var
 def test_the_tap_itself(data):
     lib, call = imatrix.lib, imatrix.Call()
     with pymtp.Model(data / "tiny-26b.gguf", None) as model:
-        p = model._core.ptr
+        p = model._core.handle.ptr
         assert lib.pymtp_tap_count(p, call.err) == StateError.code and lib.pymtp_tap_get(p, 0, imatrix.new_struct("pymtp_tap_sums")) < 0
         lib.pymtp_tap_stop(p)
         one = imatrix.collect(model, [[2, 300, 301]])[0]
