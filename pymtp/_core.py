@@ -13,7 +13,7 @@ from typing import Any
 
 from ._lib import Call, Handle, ffi, lib, new_struct, path_bytes, text
 from .chat import Style
-from .errors import ArgumentError, FormatError, MismatchError, ReadError, UnsupportedError
+from .errors import ArgumentError, FormatError, MismatchError, ReadError, UnsupportedError, shown
 from .generate import INT32, Defaults, _integer
 from .gguf_file import File
 from .tokenizer import Tokenizer
@@ -121,8 +121,8 @@ class Core:
 
 def make_options(drafter: Any, threads: int | None, context: int | None, kv: str, chunk: int | None) -> tuple[Any, Any]:
     """A filled pymtp_model_options, and what must live as long."""
-    if kv not in KV_TYPES:
-        raise ArgumentError(f"kv: expected one of {', '.join(KV_TYPES)}, found {kv!r}")
+    if not isinstance(kv, str) or kv not in KV_TYPES:
+        raise ArgumentError(f"kv: expected one of {', '.join(KV_TYPES)}, found {shown(kv)}")
     options = new_struct("pymtp_model_options")
     options.threads = 0 if threads is None else _integer("threads", threads, 1, INT32)
     options.context = 0 if context is None else _integer("context", context, 1, 2**62)

@@ -13,7 +13,7 @@ from typing import Any
 import numpy as np
 
 from ._lib import Call, empty, ffi, lib, text
-from .errors import ArgumentError, UnsupportedError
+from .errors import ArgumentError, UnsupportedError, shown
 
 
 def types() -> list[str]:
@@ -32,11 +32,11 @@ def type_number(type: str | int) -> int:
         try:
             number = operator.index(type)
         except TypeError:
-            raise ArgumentError(f"type: expected a name or a number, found {type!r}") from None
+            raise ArgumentError(f"type: expected a name or a number, found {shown(type)}") from None
         if not 0 <= number < 2**31 or not lib.pymtp_type_name(number):
             number = -1
     if number < 0:
-        raise UnsupportedError(f"type {type!r}: expected one of {', '.join(types())}")
+        raise UnsupportedError(f"type {shown(type)}: expected one of {', '.join(types())}")
     return number
 
 
@@ -55,7 +55,7 @@ def row_bytes(type: str | int, columns: int) -> int:
     number = type_number(type)
     values = lib.pymtp_type_block_values(number)
     if columns <= 0 or columns % values:
-        raise ArgumentError(f"columns: expected a multiple of {values} for {type_name(number)}, found {columns}")
+        raise ArgumentError(f"columns: expected a multiple of {values} for {type_name(number)}, found {shown(columns)}")
     return columns // values * lib.pymtp_type_block_bytes(number)
 
 
@@ -120,5 +120,5 @@ def _pointer(kind: str, array: np.ndarray) -> Any:
 
 def _threads(threads: int) -> int:
     if isinstance(threads, bool) or not isinstance(threads, int) or not 0 <= threads <= 256:
-        raise ArgumentError(f"threads: expected 0..256, found {threads!r}")
+        raise ArgumentError(f"threads: expected 0..256, found {shown(threads)}")
     return threads

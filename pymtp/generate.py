@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any, Literal, Mapping, Sequence, TypedDict
 import numpy as np
 
 from ._lib import ffi, lib, new_struct, pointer, text, text_bytes, token_array
-from .errors import ArgumentError, Error, from_code
+from .errors import ArgumentError, Error, from_code, shown
 
 if TYPE_CHECKING:
     FinishReason = Literal["stop", "length", "context", "cancelled", "tool_calls", "error"]
@@ -131,17 +131,17 @@ def _integer(name: str, value: Any, low: int, high: int) -> int:
     try:
         number = value.__index__()
     except (AttributeError, TypeError):
-        raise ArgumentError(f"{name}: expected an integer, found {value!r}") from None
+        raise ArgumentError(f"{name}: expected an integer, found {shown(value)}") from None
     if not low <= number <= high:
-        raise ArgumentError(f"{name}: expected {low}..{high}, found {number}")
+        raise ArgumentError(f"{name}: expected {low}..{high}, found {shown(number)}")
     return number
 
 
 def _number(name: str, value: Any) -> float:
     try:
         return float(value)
-    except (TypeError, ValueError, OverflowError):
-        raise ArgumentError(f"{name}: expected a number, found {value!r}") from None
+    except (TypeError, ValueError, OverflowError, RecursionError):
+        raise ArgumentError(f"{name}: expected a number, found {shown(value)}") from None
 
 
 @dataclass
@@ -227,7 +227,7 @@ def read_chunk(raw: Any, top: int) -> Chunk:
     """Copies a pymtp_output, whose pointers do not outlive the session's next call."""
     n = raw.n_tokens
     tokens = ffi.unpack(raw.tokens, n) if n else []
-    shown = ffi.buffer(raw.text, raw.n_text)[:].decode("utf-8", "replace") if raw.n_text else ""
+    decoded = ffi.buffer(raw.text, raw.n_text)[:].decode("utf-8", "replace") if raw.n_text else ""
     logprobs = None
     if top >= 0:
         flat, width = raw.logprobs, 1 + top
@@ -236,7 +236,7 @@ def read_chunk(raw: Any, top: int) -> Chunk:
                     for i in range(n)] if flat else []
     finish = FINISH[raw.finish]
     error = from_code(raw.status, text(raw.error) or "the generation failed") if finish == "error" else None
-    return Chunk(shown, tokens, logprobs, finish, raw.stop_id if raw.stop_id >= 0 else None, error, raw.n_drafted)
+    return Chunk(decoded, tokens, logprobs, finish, raw.stop_id if raw.stop_id >= 0 else None, error, raw.n_drafted)
 
 
 class Request:

@@ -9,7 +9,7 @@ import numpy as np
 
 from ._core import Core
 from ._lib import Call, Handle, empty, ffi, lib, new_struct, pointer, token_array
-from .errors import ArgumentError, StateError
+from .errors import ArgumentError, StateError, shown
 from .generate import INT32, Chunk, Completion, Request, Stats, _integer, make_params, read_chunk
 
 if TYPE_CHECKING:
@@ -97,8 +97,8 @@ class Session:
 
         `.hidden` then holds the rows after the output norm: (n, D), or with hidden=False, which saves work, the last (1, D).
         """
-        if logits not in WANT:
-            raise ArgumentError(f"logits: expected all, last or none, found {logits!r}")
+        if not isinstance(logits, str) or logits not in WANT:
+            raise ArgumentError(f"logits: expected all, last or none, found {shown(logits)}")
         array, call, info = token_array(ids), Call(), self._core.info
         if not array.size:
             raise ArgumentError("ids: expected at least one token, found none")

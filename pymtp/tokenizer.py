@@ -8,7 +8,7 @@ from typing import Any, Iterator, Sequence
 import numpy as np
 
 from ._lib import Call, Handle, ffi, lib, path_bytes, pointer, text_bytes, token_array
-from .errors import ArgumentError, StateError
+from .errors import ArgumentError, StateError, shown
 
 
 class Tokenizer:
@@ -148,5 +148,5 @@ def _id(value: int) -> int:
     except (AttributeError, TypeError):
         raise ArgumentError(f"id: expected an integer, found {type(value).__name__}") from None
     if not -2**31 <= value < 2**31:
-        raise ArgumentError(f"id: {value} does not fit in 32 bits")
+        raise ArgumentError(f"id: expected one of 32 bits, found {shown(value)}")
     return value

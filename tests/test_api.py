@@ -13,6 +13,7 @@ import numpy as np
 import pytest
 
 import pymtp
+from pymtp import codec
 from pymtp._core import drafter_candidates, read_defaults
 
 GREEDY = {"temperature": 0, "ignore_eos": True}
@@ -272,7 +273,34 @@ def test_bad_options(model, options):
     with pytest.raises(pymtp.ArgumentError) as caught:
         model.complete(PROMPT, **options)
     assert next(iter(options)).lstrip("_") in str(caught.value) and "\n" not in str(caught.value)
-    assert model.complete(PROMPT, max_tokens=1).tokens or True  # the model goes on
+    assert len(model.complete(PROMPT, max_tokens=1, ignore_eos=True).tokens) == 1  # the model goes on
+
+
+def nested(depth):
+    out = []
+    for _ in range(depth):
+        out = [out]
+    return out
+
+
+@pytest.mark.parametrize("value", [10**5000, nested(100_000)], ids=["digits", "depth"])
+def test_values_that_cannot_be_printed(model, data, value):
+    """An error about a number of thousands of digits, or about a list of any depth, is an error like others."""
+    with model.session() as session:
+        session.forward(PROMPT)
+        for name in ("max_tokens", "temperature", "seed", "draft", "top_k", "min_p", "logprobs"):
+            with pytest.raises(pymtp.ArgumentError, match=f"^{name}: ") as caught:
+                model.complete(PROMPT, **{name: value})
+            assert len(str(caught.value)) < 200
+        for call in (lambda: model.complete(PROMPT, logit_bias={1: value}), lambda: model.tokenizer.piece(value), lambda: session.rewind(value),
+                     lambda: session.draft(1, value), lambda: session.forward(PROMPT, logits=value), lambda: codec.encode("q8_0", np.zeros((1, 32)), threads=value),
+                     lambda: model.complete([value]), lambda: pymtp.Model(data / "tiny-e2b.gguf", kv=value),
+                     lambda: pymtp.Model(data / "tiny-e2b.gguf", context=value), lambda: pymtp.Model(data / "tiny-e2b.gguf", threads=value)):
+            with pytest.raises(pymtp.ArgumentError) as caught:
+                call()
+            assert len(str(caught.value)) < 300
+        with pytest.raises(pymtp.Error):
+            codec.type_name(value)
 
 
 @pytest.mark.parametrize("prompt", [[], [5000], [-1], [2.5], None, 7, [[2]], ["x"], [2**40]])
