@@ -17,6 +17,6 @@ static inline uint64_t pm_mix(uint64_t x) {
  * fall together. Nothing visible may depend on it. */
 uint64_t pm_hash_key(void);
 
-static inline uint64_t pm_hash_word(uint64_t key, uint64_t word) { return pm_mix(pm_mix(word ^ key) + key); }
+static inline uint64_t pm_hash_word(uint64_t key, uint64_t word) { return pm_mix(word ^ key); }
 
 #endif

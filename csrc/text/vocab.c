@@ -49,7 +49,13 @@ int pm_piece_byte(const char *piece, size_t bytes) {
 typedef struct hash_state { uint64_t h, word; size_t bytes; } hash_state;
 
 static hash_state hash_more(hash_state s, uint64_t key, const char *text, size_t n) {
-    for (size_t i = 0; i < n; i++) {
+    size_t i = 0;
+    for (; s.bytes % 8 == 0 && n - i >= 8; i += 8, s.bytes += 8) {
+        uint64_t word;
+        memcpy(&word, text + i, 8);
+        s.h = pm_hash_word(key, s.h ^ word);
+    }
+    for (; i < n; i++) {
         s.word |= (uint64_t)(uint8_t)text[i] << s.bytes % 8 * 8;
         if (++s.bytes % 8) continue;
         s.h = pm_hash_word(key, s.h ^ s.word);
