@@ -3,6 +3,7 @@ import pathlib
 import subprocess
 
 import pytest
+from conftest import SANITIZER
 
 NAMES = sorted(p.stem for p in (pathlib.Path(__file__).parent / "c").glob("test_*.c"))
 
@@ -17,6 +18,7 @@ def test_c(c_build, name):
     run(c_build, name)
 
 
+@pytest.mark.skipif(SANITIZER is not None, reason="the build that test_c runs")
 @pytest.mark.parametrize("name", NAMES)
 def test_c_asan(asan_build, name):
     run(asan_build, name)
