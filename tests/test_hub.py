@@ -462,3 +462,87 @@ def test_files_that_vanished(home, server, data):
     assert hub.resolve("user/x") == got and hub.installed()[0].complete
     (home / "pymtp" / "models" / "hf.co%2Fuser%2Fx.json").write_text("{")
     assert not hub.installed() and hub.resolve("user/x") == got and hub.installed()
+
+
+RECORD = {"name": "hf.co/a/b", "quant": "Q4_0", "target": "/nowhere/x.gguf", "drafter": None, "files": ["/nowhere/x.gguf"], "bytes": 1, "repo": "a/b", "commit": "0" * 40,
+          "drafter_repo": None, "drafter_commit": None, "licence": None, "warnings": [], "pulled": 1.0, "drafter_sources": []}
+
+
+def write_record(home, record, file="hf.co%2Fa%2Fb"):
+    path = home / "pymtp" / "models" / f"{file}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(record if isinstance(record, str) else json.dumps(record))
+    return path
+
+
+@pytest.mark.parametrize("where", ["files", "drafter_sources"])
+@pytest.mark.parametrize("way", ["plain", "dots", "a linked folder", "a folder of pymtp's"])
+def test_removing_deletes_nothing_outside_the_cache(home, where, way):
+    """A record is a file like any other: what it names may be anybody's. It is refused before anything goes."""
+    precious = (home / "pymtp" if way == "a folder of pymtp's" else home) / "precious.gguf"
+    own = cache.folder("a/b") / "snapshots" / "c" / "x.gguf"
+    own.parent.mkdir(parents=True)
+    (home / "pymtp").mkdir()
+    (own.parent / "linked").symlink_to(home)
+    for path in (precious, own):
+        path.write_text("data")
+    named = {"dots": f"{own.parent}/../../../../../precious.gguf", "a linked folder": f"{own.parent}/linked/precious.gguf"}.get(way, str(precious))
+    assert os.path.samefile(named, precious)
+    values = RECORD | {"target": str(own), "files": [str(own)]}
+    record = write_record(home, values | {where: [*values[where], named]})
+    with pytest.raises(HubError) as error:
+        hub.remove("hf.co/a/b")
+    assert str(error.value) == f"{record}: files: expected paths below {cache.root()} or {home / 'pymtp' / 'drafters'}, found {named}: nothing removed"
+    assert precious.exists() and own.exists() and record.exists()
+
+
+@pytest.mark.parametrize("outside", ["the file", "the blobs"])
+def test_removing_a_link_leaves_what_it_leads_to(home, outside):
+    """Of a link of the cache that leads out of it, the link goes."""
+    folder = cache.folder("a/b")
+    link, content = folder / "snapshots" / "c" / "x.gguf", home / "blobs" / "content"
+    link.parent.mkdir(parents=True)
+    content.parent.mkdir()
+    content.write_text("data")
+    if outside == "the blobs":
+        (folder / "blobs").symlink_to(content.parent)
+    link.symlink_to(content)
+    write_record(home, RECORD | {"target": str(link), "files": [str(link)]})
+    plan = hub.remove("hf.co/a/b")
+    assert plan.files == [str(link)]
+    plan.execute()
+    assert content.read_text() == "data" and not os.path.lexists(link) and not hub.installed()
+
+
+def test_a_cache_behind_a_link(home, monkeypatch, server, data):
+    """The cache may itself be linked to from where it is looked for."""
+    server.add("user/x", {"x-F32.gguf": (data / "tiny-e2b.gguf").read_bytes()})
+    got = hub.pull("user/x")
+    (home / "other").symlink_to(home / "hf")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "other" / "hub"))
+    hub.remove("user/x").execute()
+    assert not os.path.lexists(got.target)
+
+
+DAMAGED = {
+    "nested": "[" * 100_000, "digits": '{"bytes": ' + "9" * 5000 + "}", "list": [RECORD], "empty": {}, "unpulled": {k: v for k, v in RECORD.items() if k != "pulled"},
+    **{f"{key} {ascii(value)[:20]}": RECORD | {key: value} for key, values in {
+        "name": [[], 5, None, "\ud800", "hf.co/other", "hf.co/a/b\x1b[2J"], "target": [None, 5, "\0", "/not/in/files"], "drafter": [5, "/not/in/files"], "files": [None, "x", [5], ["\ud800"], []],
+        "bytes": ["x", None, 1.5, -1, True, 10**400], "quant": [None, 5, "\x1b[2J"], "repo": [None, "a\x9bb"], "commit": [None, []], "licence": [5, "\x1b]0;x\x07"],
+        "drafter_repo": [5], "drafter_commit": [{}], "warnings": [None, "x", [5], ["\n"]], "pulled": [None, "x", float("nan"), 10**400, True], "drafter_sources": [None, [5], "x"],
+    }.items() for value in values},
+}
+
+
+@pytest.mark.parametrize("record", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_record_counts_as_absent(home, record):
+    """Whatever it holds: the others are listed, and removed, all the same."""
+    write_record(home, record)
+    write_record(home, RECORD | {"name": "hf.co/good"}, "hf.co%2Fgood")
+    assert [entry.name for entry in hub.installed()] == ["hf.co/good"]
+    with pytest.raises(HubError, match="hf.co/a/b: not on this machine, and offline"):
+        hub.resolve("hf.co/a/b", offline=True)
+    with pytest.raises(HubError, match="hf.co/a/b: not pulled"):
+        hub.remove("hf.co/a/b")
+    with pytest.raises(HubError, match="expected paths below"):
+        hub.remove("hf.co/good")
