@@ -177,6 +177,13 @@ def test_environment_and_offline(home, server, small):
     assert len(server.requests) == asked
 
 
+def test_a_warning_of_the_hub_is_shown_without_control_codes(home, server, small):
+    """huggingface_hub writes what a header says."""
+    server.warning = "topic; old \x1b[2J\x9b2J and more"
+    code, out, err = run("resolve", "user/small-GGUF:F32")
+    assert code == 0 and r"old \x1b[2J\x9b2J and more" in err and "\x1b" not in err and "\x9b" not in err
+
+
 def test_small_files_by_git_checksum(home, server):
     download.fetch(files(server, "user/text", {"config.json": b'{"a": 1}', "deep/er/x.txt": b"", "big.bin": noise(5000)}), Progress())
     assert_sound()

@@ -6,6 +6,7 @@ requests there carry no authorization.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import socket
 import sys
@@ -27,6 +28,16 @@ httpx: Any = sys.modules[HfHubHTTPError.__mro__[1].__module__.partition(".")[0]]
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 CHECKSUM = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+def _show(record: logging.LogRecord) -> bool:
+    """huggingface_hub writes to stderr what a server's header says (X-HF-Warning), as it is."""
+    record.msg, record.args = shown(record.getMessage()), ()
+    return True
+
+
+for handler in logging.getLogger("huggingface_hub").handlers:
+    handler.addFilter(_show)
 
 
 class Transient(Exception):
