@@ -19,6 +19,7 @@ Faults, by path in a repository (they act wherever its content is served):
     encoding[path] = "gzip"          what the answers say of its content, whatever it is
     rate = n                 bytes a second on each connection
     hold = n                 content stops while n bytes were sent in all
+    warning = text           a header that huggingface_hub writes to stderr
     listing = f              what the model information is changed to: another object, or bytes
 """
 import hashlib
@@ -68,7 +69,7 @@ class HubServer:
     def __init__(self):
         self.repos, self.tokens, self.requests, self.sent = {}, {}, [], {}
         self.cut, self.corrupt, self.ignore_range, self.bounce = {}, set(), set(), set()
-        self.offer, self.status, self.encoding, self.rate, self.hold, self.listing = {}, {}, {}, None, None, None
+        self.offer, self.status, self.encoding, self.rate, self.hold, self.listing, self.warning = {}, {}, {}, None, None, None, None
         self.hub, self.content = (self._start(kind) for kind in (Hub, Content))
         self.url, self.content_url = (f"http://127.0.0.1:{s.server_address[1]}" for s in (self.hub, self.content))
 
@@ -134,6 +135,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
+        if self.owner.warning:
+            self.send_header("X-HF-Warning", self.owner.warning)
         if "Content_Length" not in headers:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()

@@ -3,6 +3,7 @@ removing deletes. Pulling itself: test_hub_pull.py."""
 import json
 import os
 import pathlib
+import sys
 
 import numpy as np
 import pytest
@@ -76,7 +77,7 @@ def test_own_catalogue(home, monkeypatch):
 
 
 BAD_CATALOGUES = [
-    ("{", "expected JSON"), ({}, "expected a list of models, found dict"), ([3], "model 0: expected an object, found 3"),
+    ("{", "expected JSON"), ("[" * 100_000, "expected JSON"), ("[" + "9" * 5000 + "]", "expected JSON"), ({}, "expected a list of models, found dict"), ([3], "model 0: expected an object, found 3"),
     ([{}], "model 0, name: expected text like"), ([OWN | {"name": "Mine"}], 'found "Mine"'), ([OWN | {"default": None}], "model 'mine', default: expected text"),
     ([OWN | {"default": "q4"}], "targets: expected a target with the default tag 'q4', found [\"q8_0\"]"), ([OWN | {"size": 3}], "size: expected no such key, found 3"),
     ([OWN | {"targets": [{"repo": "mine", "tags": {"q8_0": "Q8_0"}}]}], "targets 0, repo: expected text like"),
@@ -85,17 +86,29 @@ BAD_CATALOGUES = [
     ([OWN | {"drafters": [{"repo": "me/d"}]}], "drafters 0: expected either 'files' or 'convert', found []"),
     ([OWN | {"drafters": [{"repo": "me/d", "files": "x", "convert": "Q8_0"}]}], "expected either"),
     ([OWN | {"drafters": [{"repo": "me/d", "files": "x", "qat": 1}]}], "qat: expected true or false, found 1"),
+    ([OWN | {"\x1b[2J\x9b\ud800\n": 3}], r"model 'mine', \x1b[2J\x9b\ud800\n: expected no such key, found 3"), ([OWN | {"title": "\x1b[2J"}], 'title: expected text, found "\\u001b[2J"'),
+    ([OWN | {"licence": "\ud800"}], "licence: expected text"), ([OWN | {"targets": [{"repo": "me/mine", "tags": {"q8_0": "\x9b"}}]}], "targets 0, tags: expected an object"),
 ]
 
 
-@pytest.mark.parametrize("content, text", BAD_CATALOGUES, ids=[t for _, t in BAD_CATALOGUES])
+@pytest.mark.parametrize("content, text", BAD_CATALOGUES, ids=[f"{i} {ascii(t)}" for i, (_, t) in enumerate(BAD_CATALOGUES)])
 def test_bad_catalogues(home, monkeypatch, content, text):
     path = home / "own.json"
     path.write_text(content if isinstance(content, str) else json.dumps(content))
     monkeypatch.setenv("PYMTP_CATALOGUE", str(path))
     with pytest.raises(FormatError) as error:
         hub.resolve("gemma4-e2b")
-    assert str(error.value).startswith(str(path)) and text in str(error.value) and "\n" not in str(error.value)
+    assert str(error.value).startswith(str(path)) and text in str(error.value) and not any(c < " " or "\x7f" <= c < "\xa0" for c in str(error.value))
+
+
+def test_a_nested_catalogue_at_every_depth(home, monkeypatch):
+    """Nesting that can just be read, and then not be written into the message, is an error like any other."""
+    path = home / "own.json"
+    monkeypatch.setenv("PYMTP_CATALOGUE", str(path))
+    for depth in range(sys.getrecursionlimit() - 150, sys.getrecursionlimit() + 10):
+        path.write_text('[{"name": ' + "[" * depth + "]" * depth + "}]")
+        with pytest.raises(FormatError, match="expected"):
+            hub.catalogue()
 
 
 # ---- references ----
@@ -119,18 +132,30 @@ def test_references(home, monkeypatch, text, name):
 
 
 BAD_REFERENCES = [
-    ("", ArgumentError, "expected a reference"), ("gemma4-27b", HubError, "did you mean gemma4-"), ("llama3", HubError, "known are gemma4-e2b, "),
+    ("", ArgumentError, "expected a reference"), (5, ArgumentError, "expected a reference, found int"), ("gemma4-27b", HubError, "did you mean gemma4-"), ("llama3", HubError, "known are gemma4-e2b, "),
     ("gemma4-e2b:q9", HubError, "expected a tag of gemma4-e2b: q4_k_m, q8_0, "), ("missing.gguf", HubError, "missing.gguf: no such file or folder"),
     ("./missing", HubError, "no such file"), ("~/missing/x", HubError, "no such file"), ("hf:user", HubError, "expected user/repo"), ("user/repo:", HubError, "expected user/repo"),
     ("hf.co/a/b/c", HubError, "expected user/repo"), ("a b/c", HubError, "expected a name"), ("../x/y:Q4_0", HubError, "no such file"),
+    ("~\0x", ArgumentError, r"model: expected a reference, found '~\x00x'"), ("./\ud800", ArgumentError, r"expected a reference, found './\ud800'"), ("a\0b", ArgumentError, "expected a reference"),
+    ("hf.co/a/b:\ud800", ArgumentError, "expected a reference"), ("hf.co/a/b:\udcff", HubError, r"hf.co/a/b:\udcff: expected user/repo or user/repo:quantization"),
+    ("a/b:\x1b[2J", HubError, r"a/b:\x1b[2J: expected user/repo"), ("./\udcff", HubError, "no such file"),
 ]
 
 
-@pytest.mark.parametrize("text, kind, part", BAD_REFERENCES, ids=[r for r, _, _ in BAD_REFERENCES])
+@pytest.mark.parametrize("text, kind, part", BAD_REFERENCES, ids=[ascii(r) for r, _, _ in BAD_REFERENCES])
 def test_bad_references(home, text, kind, part):
     with pytest.raises(kind) as error:
         hub.resolve(text)
     assert part in str(error.value) and "\n" not in str(error.value)
+    with pytest.raises(Error):
+        hub.remove(text)
+
+
+def test_a_path_that_is_no_text(home, data):
+    """The system's names are bytes: one that is not UTF-8 is a path all the same."""
+    path = os.fsdecode(bytes(home) + b"/\xff.gguf")
+    os.symlink(data / "tiny-e2b.gguf", path)
+    assert hub.resolve(path).target == path
 
 
 # ---- choosing files ----
@@ -462,3 +487,87 @@ def test_files_that_vanished(home, server, data):
     assert hub.resolve("user/x") == got and hub.installed()[0].complete
     (home / "pymtp" / "models" / "hf.co%2Fuser%2Fx.json").write_text("{")
     assert not hub.installed() and hub.resolve("user/x") == got and hub.installed()
+
+
+RECORD = {"name": "hf.co/a/b", "quant": "Q4_0", "target": "/nowhere/x.gguf", "drafter": None, "files": ["/nowhere/x.gguf"], "bytes": 1, "repo": "a/b", "commit": "0" * 40,
+          "drafter_repo": None, "drafter_commit": None, "licence": None, "warnings": [], "pulled": 1.0, "drafter_sources": []}
+
+
+def write_record(home, record, file="hf.co%2Fa%2Fb"):
+    path = home / "pymtp" / "models" / f"{file}.json"
+    path.parent.mkdir(parents=True, exist_ok=True)
+    path.write_text(record if isinstance(record, str) else json.dumps(record))
+    return path
+
+
+@pytest.mark.parametrize("where", ["files", "drafter_sources"])
+@pytest.mark.parametrize("way", ["plain", "dots", "a linked folder", "a folder of pymtp's"])
+def test_removing_deletes_nothing_outside_the_cache(home, where, way):
+    """A record is a file like any other: what it names may be anybody's. It is refused before anything goes."""
+    precious = (home / "pymtp" if way == "a folder of pymtp's" else home) / "precious.gguf"
+    own = cache.folder("a/b") / "snapshots" / "c" / "x.gguf"
+    own.parent.mkdir(parents=True)
+    (home / "pymtp").mkdir()
+    (own.parent / "linked").symlink_to(home)
+    for path in (precious, own):
+        path.write_text("data")
+    named = {"dots": f"{own.parent}/../../../../../precious.gguf", "a linked folder": f"{own.parent}/linked/precious.gguf"}.get(way, str(precious))
+    assert os.path.samefile(named, precious)
+    values = RECORD | {"target": str(own), "files": [str(own)]}
+    record = write_record(home, values | {where: [*values[where], named]})
+    with pytest.raises(HubError) as error:
+        hub.remove("hf.co/a/b")
+    assert str(error.value) == f"{record}: files: expected paths below {cache.root()} or {home / 'pymtp' / 'drafters'}, found {named}: nothing removed"
+    assert precious.exists() and own.exists() and record.exists()
+
+
+@pytest.mark.parametrize("outside", ["the file", "the blobs"])
+def test_removing_a_link_leaves_what_it_leads_to(home, outside):
+    """Of a link of the cache that leads out of it, the link goes."""
+    folder = cache.folder("a/b")
+    link, content = folder / "snapshots" / "c" / "x.gguf", home / "blobs" / "content"
+    link.parent.mkdir(parents=True)
+    content.parent.mkdir()
+    content.write_text("data")
+    if outside == "the blobs":
+        (folder / "blobs").symlink_to(content.parent)
+    link.symlink_to(content)
+    write_record(home, RECORD | {"target": str(link), "files": [str(link)]})
+    plan = hub.remove("hf.co/a/b")
+    assert plan.files == [str(link)]
+    plan.execute()
+    assert content.read_text() == "data" and not os.path.lexists(link) and not hub.installed()
+
+
+def test_a_cache_behind_a_link(home, monkeypatch, server, data):
+    """The cache may itself be linked to from where it is looked for."""
+    server.add("user/x", {"x-F32.gguf": (data / "tiny-e2b.gguf").read_bytes()})
+    got = hub.pull("user/x")
+    (home / "other").symlink_to(home / "hf")
+    monkeypatch.setattr("huggingface_hub.constants.HF_HUB_CACHE", str(home / "other" / "hub"))
+    hub.remove("user/x").execute()
+    assert not os.path.lexists(got.target)
+
+
+DAMAGED = {
+    "nested": "[" * 100_000, "digits": '{"bytes": ' + "9" * 5000 + "}", "list": [RECORD], "empty": {}, "unpulled": {k: v for k, v in RECORD.items() if k != "pulled"},
+    **{f"{key} {ascii(value)[:20]}": RECORD | {key: value} for key, values in {
+        "name": [[], 5, None, "\ud800", "hf.co/other", "hf.co/a/b\x1b[2J"], "target": [None, 5, "\0", "/not/in/files"], "drafter": [5, "/not/in/files"], "files": [None, "x", [5], ["\ud800"], []],
+        "bytes": ["x", None, 1.5, -1, True, 10**400], "quant": [None, 5, "\x1b[2J"], "repo": [None, "a\x9bb"], "commit": [None, []], "licence": [5, "\x1b]0;x\x07"],
+        "drafter_repo": [5], "drafter_commit": [{}], "warnings": [None, "x", [5], ["\n"]], "pulled": [None, "x", float("nan"), 10**400, True], "drafter_sources": [None, [5], "x"],
+    }.items() for value in values},
+}
+
+
+@pytest.mark.parametrize("record", DAMAGED.values(), ids=DAMAGED)
+def test_a_damaged_record_counts_as_absent(home, record):
+    """Whatever it holds: the others are listed, and removed, all the same."""
+    write_record(home, record)
+    write_record(home, RECORD | {"name": "hf.co/good"}, "hf.co%2Fgood")
+    assert [entry.name for entry in hub.installed()] == ["hf.co/good"]
+    with pytest.raises(HubError, match="hf.co/a/b: not on this machine, and offline"):
+        hub.resolve("hf.co/a/b", offline=True)
+    with pytest.raises(HubError, match="hf.co/a/b: not pulled"):
+        hub.remove("hf.co/a/b")
+    with pytest.raises(HubError, match="expected paths below"):
+        hub.remove("hf.co/good")

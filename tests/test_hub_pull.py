@@ -18,6 +18,7 @@ import sys
 import termios
 import threading
 import time
+import unicodedata
 
 import pytest
 
@@ -176,6 +177,13 @@ def test_environment_and_offline(home, server, small):
     assert len(server.requests) == asked
 
 
+def test_a_warning_of_the_hub_is_shown_without_control_codes(home, server, small):
+    """huggingface_hub writes what a header says."""
+    server.warning = "topic; old \x1b[2J\x9b2J and more"
+    code, out, err = run("resolve", "user/small-GGUF:F32")
+    assert code == 0 and r"old \x1b[2J\x9b2J and more" in err and "\x1b" not in err and "\x9b" not in err
+
+
 def test_small_files_by_git_checksum(home, server):
     download.fetch(files(server, "user/text", {"config.json": b'{"a": 1}', "deep/er/x.txt": b"", "big.bin": noise(5000)}), Progress())
     assert_sound()
@@ -212,6 +220,30 @@ def test_server_without_ranges(home, server):
     wanted = files(server, "user/data", {"data.bin": noise(200_000)})
     server.cut, server.ignore_range = {"data.bin": [100_000]}, {"data.bin"}
     download.fetch(wanted, Progress())
+    assert_sound()
+
+
+def test_server_without_ranges_that_always_cuts(home, server):
+    """Starting afresh and coming as far as before is no progress: the failures are counted on."""
+    wanted = files(server, "user/data", {"data.bin": noise(300_000)})
+    server.cut, server.ignore_range = {"data.bin": [100_000, 200_000] + [200_000] * 1000}, {"data.bin"}
+    with pytest.raises(HubError, match="user/data/data.bin: the connection fails again and again: "):
+        download.fetch(wanted, Progress())
+    assert len(server.asked("content", "data.bin")) < 4 * download.RETRIES
+
+
+def test_a_beginning_that_vanishes(home, server):
+    """Somebody clears up the cache while a pull runs."""
+    (wanted,) = files(server, "user/data", {"data.bin": noise(300_000)})
+
+    class Vandal(Progress):
+        def advance(self, name, n):
+            cache.partial(wanted).unlink(missing_ok=True)
+
+    with pytest.raises(HubError) as error:
+        download.fetch([wanted], Vandal())
+    assert str(error.value) == f"{cache.partial(wanted)}: No such file or directory" and not blobs()
+    download.fetch([wanted], Progress())
     assert_sound()
 
 
@@ -373,7 +405,8 @@ def test_corrupted_pull_leaves_no_name(home, server, small):
 
 @pytest.mark.parametrize("offer, text", [(("0" * 64, None), "listed with checksum [0-9a-f]{64}, offered with 0{64}"),
                                          ((None, 49_999), "listed with 50000 bytes, offered with 49999"),
-                                         ((None, 1 << 40), "listed with 50000 bytes, offered with 1099511627776")])
+                                         ((None, 1 << 40), "listed with 50000 bytes, offered with 1099511627776"),
+                                         (("\x9b2J" * 100, None), r"offered with (\\x9b2J){66}\\x9b2$")])
 def test_contradicting_mirror(home, server, offer, text):
     (wanted,) = files(server, "user/data", {"data.bin": noise(50_000)})
     server.offer = {"data.bin": (offer[0] or wanted.checksum, offer[1] or wanted.size)}
@@ -421,17 +454,70 @@ BAD_LISTINGS = [
     ({"siblings": [{"rfilename": "a", "size": -1, "blobId": "0" * 40}]}, "size -1"),
     ({"siblings": [{"rfilename": "a", "size": 1, "blobId": "../../../x"}]}, "checksum '../../../x'"),
     ({"siblings": [{"rfilename": "a"}]}, "size None"), ({"siblings": [{"size": 3}]}, "KeyError"),
+    ({"sha": 123}, "commit 123"), ({"sha": []}, "commit []"), ({"sha": "\x1b[31m"}, r"commit '\x1b[31m'"),
+    ({"siblings": [{"rfilename": "a", "size": 1, "blobId": 5}]}, "a with size 1 and checksum 5"),
+    ({"siblings": [{"rfilename": "a", "size": 1, "lfs": {"sha256": 5, "size": 1, "pointerSize": 1}}]}, "checksum 5"),
+    ({"siblings": [{"rfilename": "a", "size": 1, "lfs": {"sha256": [], "size": 1, "pointerSize": 1}}]}, "checksum []"),
+    ({"siblings": [{"rfilename": "a", "size": 10**400, "blobId": "0" * 40}]}, "a with size 1000000"),
+    ({"siblings": [{"rfilename": "a", "size": 2**63, "blobId": "0" * 40}]}, "size 9223372036854775808"), ({"siblings": [{"rfilename": "a", "size": True, "blobId": "0" * 40}]}, "size True"),
+    ({"siblings": [{"rfilename": [], "size": 1, "blobId": "0" * 40}]}, "file name []"), ({"siblings": [5]}, "TypeError"), ({"siblings": "x"}, "TypeError"),
+    ({"siblings": [{"rfilename": "\x1b[2J\x9b\x7f", "size": 1, "blobId": "0" * 40}]}, r"file name '\x1b[2J\x9b\x7f'"),
+    ({"siblings": [{"rfilename": "a\n", "size": 1, "blobId": "0" * 40}]}, r"file name 'a\n'"), ({"siblings": [{"rfilename": "a\ud800", "size": 1, "blobId": "0" * 40}]}, r"file name 'a\ud800'"),
+    ({"siblings": [{"rfilename": "a" * 256, "size": 1, "blobId": "0" * 40}]}, "file name 'aaa"), ({"siblings": [{"rfilename": "\xe4" * 128, "size": 1, "blobId": "0" * 40}]}, "file name '\xe4"),
+    ({"siblings": [{"rfilename": "a/" * 2048 + "b", "size": 1, "blobId": "0" * 40}]}, "file name 'a/a"),
+    ({"siblings": [{"rfilename": "_Q4" * 300_000 + "_.gguf", "size": 1, "blobId": "0" * 40}]}, "file name '_Q4_Q4"),
+    ({"cardData": [1]}, "card [1]"), ({"cardData": "x"}, "card 'x'"), ({"cardData": True}, "card True"), ({"cardData": {"license": "x"}, "card_data": "\x9b"}, r"card '\x9b'"),
+    ({"inferenceProviderMapping": "\x9b\x1b[2J"}, r"Got \x9b\x1b[2J"), ({"createdAt": [5]}, "Error: "),
 ]
 
 
-@pytest.mark.parametrize("change, text", BAD_LISTINGS, ids=[t for _, t in BAD_LISTINGS])
+@pytest.mark.parametrize("change, text", BAD_LISTINGS, ids=[f"{i} {ascii(t)}" for i, (_, t) in enumerate(BAD_LISTINGS)])
 def test_bad_listings(home, server, change, text):
     """CVE-2024-37032: names and checksums from a server that would lead out of the cache, among others that are malformed."""
     server.add("user/data", {"a": b"x"})
     server.listing = lambda out: out | change
     with pytest.raises(HubError) as error:
         remote.listing("user/data")
-    assert "user/data: 127.0.0.1" in str(error.value) and text in str(error.value) and "\n" not in str(error.value)
+    words = str(error.value)
+    assert "user/data: 127.0.0.1" in words and " does not answer as the Hub does: found " in words and text in words
+    assert len(words) < 400 and not any(unicodedata.category(c) in ("Cc", "Cs") for c in words)
+
+
+def test_names_as_long_as_files_may_be(home, server):
+    """255 bytes in a part and 4096 in all are listed; one that does not fit below the cache is an error of the pull."""
+    longest = "/".join(["a" * 255] * 16)
+    server.add("user/data", {"\xe4" * 127 + "a": b"x", longest: b"x"})
+    listed = remote.listing("user/data").files
+    assert len(listed) == 2 and len(longest) == 4095
+    with pytest.raises(HubError, match="File name too long"):
+        download.fetch([listed[longest]], Progress())
+
+
+@pytest.mark.parametrize("licence, kept", [("apache-2.0", "apache-2.0"), ("Lizenz \xe4", "Lizenz \xe4"), ("a" * 100, "a" * 100), ("a" * 101, None), ("\x1b[31mred", None), ("\x9b2J", None),
+                                           ("a\nb", None), ("\u202e", None), ("\ud800", None), ("", None), (["mit"], None), ({}, None)], ids=ascii)
+def test_licence_of_a_card(home, server, licence, kept):
+    """It goes to the terminal later."""
+    server.add("user/data", {"a": b"x"}, licence=licence)
+    assert remote.listing("user/data").licence == kept
+
+
+def test_a_card_is_only_asked_for_its_licence(home, server):
+    """What else it has may be nested, or be called like a method."""
+    deep = []
+    for _ in range(400):
+        deep = [deep]
+    server.add("user/data", {"a": b"x"})
+    server.listing = lambda out: out | {"cardData": {"license": "mit", "to_dict": 5, "x": deep}}
+    assert remote.listing("user/data").licence == "mit"
+
+
+@pytest.mark.parametrize("location", ["http://[", "http://host:99999/x", "http://host:x/"])
+def test_an_address_that_is_none(home, server, location):
+    (wanted,) = files(server, "user/data", {"data.bin": noise(5000)})
+    server.content_url = location
+    with pytest.raises(HubError, match="user/data/data.bin: ") as error:
+        download.fetch([wanted], Progress())
+    assert "\n" not in str(error.value)
 
 
 def test_no_space(home, server, monkeypatch):
@@ -527,7 +613,7 @@ def test_no_network(home, server, monkeypatch):
         assert str(error.value) == text
 
 
-@pytest.mark.parametrize("answer", [b"<html>", b"", [], {}, 7], ids=repr)
+@pytest.mark.parametrize("answer", [b"<html>", b"", [], {}, 7, b"[" * 200_000, b'{"id": ' + b"9" * 5000 + b"}", b"\xff"], ids=lambda answer: repr(answer)[:20])
 def test_server_that_is_no_hub(home, server, answer):
     server.add("user/x", {"a": b"x"})
     server.listing = lambda out: answer

@@ -105,7 +105,7 @@ def link(file: "RemoteFile") -> pathlib.Path:
 def write_ref(repo: str, commit: str) -> None:
     """Remembers the commit as that of main, for other tools that work offline."""
     path = folder(repo) / "refs" / "main"
-    if path.exists() and path.read_text() == commit:
+    if path.exists() and path.read_bytes() == commit.encode():
         return
     write_atomically(path, commit)
 
@@ -118,10 +118,12 @@ def locked(file: "RemoteFile", stop: threading.Event) -> Iterator[None]:
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
         with open(path, "a") as lock:
+            held = False
             with contextlib.suppress(BlockingIOError, FileNotFoundError):
                 fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                if os.path.samestat(os.fstat(lock.fileno()), os.stat(path)):
-                    yield
-                    return
+                held = os.path.samestat(os.fstat(lock.fileno()), os.stat(path))
+            if held:
+                yield
+                return
         if stop.wait(0.1):
             raise Stopped

@@ -7,7 +7,7 @@ import pathlib
 
 from . import cache
 from .download import fetch
-from .places import home
+from .places import converted_drafters
 from .progress import Progress
 from .remote import Listing
 from .types import Unavailable
@@ -26,7 +26,7 @@ def files_of(listing: Listing) -> list[str]:
 
 def converted(listing: Listing, mix: str, progress: Progress) -> pathlib.Path:
     """The GGUF file of a drafter's checkpoint."""
-    path = home() / "drafters" / f"{listing.repo.replace('/', '--')}-{listing.commit[:12]}-{mix}.gguf"
+    path = converted_drafters() / f"{listing.repo.replace('/', '--')}-{listing.commit[:12]}-{mix}.gguf"
     fetch([listing.files[name] for name in files_of(listing)], progress)
     if not path.exists():
         from ..convert import plan

@@ -20,14 +20,17 @@ from .remote import RemoteFile, Restart, Transient
 from .verify import CHUNK, hasher
 
 PARALLEL = 4
-RETRIES = 5  # failures in a row without a new byte
+RETRIES = 5  # failures in a row without a byte beyond all earlier ones
 PATIENCE = 0.5  # seconds before the first retry; doubles
 
 
 def fetch(files: Iterable[RemoteFile], progress: Progress) -> None:
     """All files, or an error. Ctrl-C ends it at once."""
     files = list({(f.repo, f.commit, f.path): f for f in files}.values())
-    check_space(files)
+    try:
+        check_space(files)
+    except OSError as error:  # a name too long for this machine
+        raise HubError(f"{error.filename}: {error.strerror}") from None
     waiting, stop, failures = list(reversed(files)), threading.Event(), []
 
     def work() -> None:
@@ -123,8 +126,9 @@ class Beginning:
     def fill(self) -> bool:
         """Fetches the rest. Returns whether it holds bytes of an earlier pull."""
         resumed, failures = self._take_up(), 0
+        farthest = self.done
         while self.done < self.file.size:
-            before, text = self.done, "it ends too early"
+            text = "it ends too early"
             try:
                 with remote.content(self.file, self.done) as chunks:
                     for chunk in chunks:
@@ -134,7 +138,8 @@ class Beginning:
                 resumed = False
             except Transient as error:
                 text = str(error)
-            failures = 0 if self.done > before else failures + 1
+            failures = 0 if self.done > farthest else failures + 1  # coming as far as before a restart is no progress
+            farthest = max(farthest, self.done)
             if failures > RETRIES:
                 raise HubError(f"{self.file.label}: the connection fails again and again: {text}")
             if self.done < self.file.size and self.stop.wait(PATIENCE * 2**failures):

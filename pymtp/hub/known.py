@@ -24,6 +24,7 @@ from typing import Any
 
 from ..errors import FormatError, HubError, ReadError
 from .places import user_catalogue
+from .text import RAW, shown
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -92,13 +93,13 @@ def unknown(name: str, models: list[KnownModel]) -> HubError:
 def _read(path: pathlib.Path) -> list[KnownModel]:
     try:
         values = json.loads(path.read_text("utf-8"))
+        if not isinstance(values, list):
+            raise FormatError(f"{path}: expected a list of models, found {type(values).__name__}")
+        return [_model(_Fields(path, f"model {i}", value)) for i, value in enumerate(values)]
     except OSError as error:
         raise ReadError(f"{path}: {error.strerror}") from None
-    except ValueError as error:
+    except (ValueError, RecursionError) as error:  # nested too deep to be read, or to be shown
         raise FormatError(f"{path}: expected JSON, found {error}") from None
-    if not isinstance(values, list):
-        raise FormatError(f"{path}: expected a list of models, found {type(values).__name__}")
-    return [_model(_Fields(path, f"model {i}", value)) for i, value in enumerate(values)]
 
 
 class _Fields:
@@ -121,10 +122,10 @@ class _Fields:
 
     def text(self, key: str, pattern: str = ".+", default: Any = None) -> Any:
         return self.take(key, "text" if pattern == ".+" else f"text like {pattern}",
-                         lambda v: v is default or (isinstance(v, str) and re.fullmatch(pattern, v)), default)
+                         lambda v: v is default or _is_like(pattern, v), default)
 
     def required(self, key: str, pattern: str = ".+") -> str:
-        return self.take(key, "text" if pattern == ".+" else f"text like {pattern}", lambda v: isinstance(v, str) and re.fullmatch(pattern, v))
+        return self.take(key, "text" if pattern == ".+" else f"text like {pattern}", lambda v: _is_like(pattern, v))
 
     def objects(self, key: str) -> list["_Fields"]:
         values = self.take(key, "a list of objects", lambda v: isinstance(v, list), [])
@@ -132,7 +133,12 @@ class _Fields:
 
     def done(self) -> None:
         for key, value in self.left.items():
-            raise self.error("no such key", value, key)
+            raise self.error("no such key", value, shown(key))
+
+
+def _is_like(pattern: str, value: Any) -> bool:
+    """Text of a form, which can be shown."""
+    return isinstance(value, str) and re.fullmatch(pattern, value) is not None and not RAW.search(value)
 
 
 def _model(f: _Fields) -> KnownModel:
@@ -149,7 +155,7 @@ def _model(f: _Fields) -> KnownModel:
 
 def _target(f: _Fields) -> TargetSource:
     tags = f.take("tags", "an object of tags in lower case and files",
-                  lambda v: isinstance(v, dict) and v and all(NAME.fullmatch(k) and isinstance(x, str) and x for k, x in v.items()))
+                  lambda v: isinstance(v, dict) and v and all(NAME.fullmatch(k) and _is_like(".+", x) for k, x in v.items()))
     out = TargetSource(f.required("repo", REPO.pattern), tags, f.take("qat", "true or false", lambda v: isinstance(v, bool), False))
     f.done()
     return out

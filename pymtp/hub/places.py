@@ -18,6 +18,10 @@ def home() -> pathlib.Path:
     return pathlib.Path(given).expanduser() if given else _base("XDG_DATA_HOME", "~/.local/share")
 
 
+def converted_drafters() -> pathlib.Path:
+    return home() / "drafters"
+
+
 def user_catalogue() -> pathlib.Path:
     given = os.environ.get("PYMTP_CATALOGUE")
     return pathlib.Path(given).expanduser() if given else _base("XDG_CONFIG_HOME", "~/.config") / "catalogue.json"

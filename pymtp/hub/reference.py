@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from ..errors import ArgumentError, HubError
 from . import DEMO
 from .known import REPO, KnownModel, find, unknown
+from .text import RAW, shown
 
 DEMO_FILE = pathlib.Path(__file__).parent.parent / "demo" / "demo.gguf"
 PREFIX = re.compile(r"(?:https?://)?(?:hf\.co|huggingface\.co)/|hf:(?://)?", re.I)
@@ -55,8 +56,8 @@ Reference = Known | Repository | Local
 def parse(text: str, models: list[KnownModel]) -> Reference:
     """Prefix of the Hub, name of the catalogue, demo, path, user/repo: the first that fits. A folder called like a name of the
     catalogue is reached as ./name."""
-    if not isinstance(text, str) or not text.strip():
-        raise ArgumentError(f"model: expected a reference, found {text!r}")
+    if not isinstance(text, str) or not text.strip() or not _is_a_name(text):
+        raise ArgumentError(f"model: expected a reference, found {repr(text[:200]) if isinstance(text, str) else type(text).__name__}")
     prefix = PREFIX.match(text)
     if prefix:
         return _repository(text[prefix.end():].rstrip("/"), text)
@@ -76,6 +77,14 @@ def parse(text: str, models: list[KnownModel]) -> Reference:
     raise unknown(name, models)
 
 
+def _is_a_name(text: str) -> bool:
+    """Whether the system could have a file of this name. It may be bytes that are no UTF-8 (os.fsdecode)."""
+    try:
+        return b"\0" not in os.fsencode(text)
+    except UnicodeEncodeError:
+        return False
+
+
 def is_name(text: str, models: list[KnownModel]) -> bool:
     """Whether text is no path: a name of the catalogue, or a repository while no file or folder is called so."""
     if text == DEMO or PREFIX.match(text) or find(text.partition(":")[0], models):
@@ -91,8 +100,8 @@ def _known(model: KnownModel, tag: str, text: str) -> Known:
 
 def _repository(rest: str, text: str) -> Repository:
     repo, colon, quant = rest.partition(":")
-    if not REPO.fullmatch(repo) or (colon and not quant):
-        raise HubError(f"{text}: expected user/repo or user/repo:quantization")
+    if not REPO.fullmatch(repo) or (colon and not quant) or RAW.search(quant):
+        raise HubError(f"{shown(text)}: expected user/repo or user/repo:quantization")
     if quant and not quant.lower().endswith(".gguf"):
         quant = quant.upper()
     return Repository(repo, quant or None)

@@ -6,6 +6,7 @@ requests there carry no authorization.
 from __future__ import annotations
 
 import contextlib
+import logging
 import re
 import socket
 import sys
@@ -14,18 +15,29 @@ from dataclasses import dataclass
 from typing import Any, Callable, Iterator
 from urllib.parse import urljoin, urlsplit
 
-from huggingface_hub import HfApi, constants, get_hf_file_metadata, get_session, hf_hub_url
+from huggingface_hub import HfApi, ModelCardData, constants, get_hf_file_metadata, get_session, hf_hub_url
 from huggingface_hub.errors import (DisabledRepoError, EntryNotFoundError, GatedRepoError, HfHubHTTPError, HFValidationError, OfflineModeIsEnabled,
                                     RepositoryNotFoundError, RevisionNotFoundError)
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
 from ..errors import HubError
+from .text import RAW, shown
 from .types import Unavailable
 
 httpx: Any = sys.modules[HfHubHTTPError.__mro__[1].__module__.partition(".")[0]]  # huggingface_hub's HTTP client: httpx or httpx2
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 CHECKSUM = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
+
+
+def _show(record: logging.LogRecord) -> bool:
+    """huggingface_hub writes to stderr what a server's header says (X-HF-Warning), as it is."""
+    record.msg, record.args = shown(record.getMessage()), ()
+    return True
+
+
+for handler in logging.getLogger("huggingface_hub").handlers:
+    handler.addFilter(_show)
 
 
 class Transient(Exception):
@@ -68,7 +80,7 @@ class Listing:
 def listing(repo: str) -> Listing:
     """What the main branch of a repository holds now."""
     api = HfApi(library_name="pymtp")
-    return _checked(repo, _patiently(repo, lambda: api.model_info(repo, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)))
+    return _patiently(repo, lambda: _checked(repo, api.model_info(repo, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)))
 
 
 def check_access(file: RemoteFile) -> None:
@@ -95,7 +107,7 @@ def _patiently(what: str, ask: Callable[[], Any]) -> Any:
 
 def _checked(repo: str, info: Any) -> Listing:
     """A mirror may send anything: names, sizes and checksums become paths and decisions here."""
-    if not COMMIT.fullmatch(info.sha or ""):
+    if not _is_like(COMMIT, info.sha):
         raise _not_the_hub(repo, f"commit {info.sha!r}")
     files = {}
     for sibling in info.siblings or []:
@@ -103,21 +115,33 @@ def _checked(repo: str, info: Any) -> Listing:
         size = sibling.lfs.size if sibling.lfs else sibling.size
         if not _is_safe(sibling.rfilename):
             raise _not_the_hub(repo, f"file name {sibling.rfilename!r}")
-        if not CHECKSUM.fullmatch(checksum or "") or type(size) is not int or size < 0:
+        if not _is_like(CHECKSUM, checksum) or type(size) is not int or not 0 <= size < 2**63:
             raise _not_the_hub(repo, f"{sibling.rfilename} with size {size!r} and checksum {checksum!r}")
         files[sibling.rfilename] = RemoteFile(repo, info.sha, sibling.rfilename, size, checksum)
-    card = info.card_data.to_dict() if info.card_data else {}
-    licence = card.get("license")
-    return Listing(repo, info.sha, files, licence if isinstance(licence, str) else None)
+    card = info.card_data
+    if card and not isinstance(card, ModelCardData):
+        raise _not_the_hub(repo, f"card {card!r}")
+    return Listing(repo, info.sha, files, _licence(card.license) if card else None)
+
+
+def _licence(found: Any) -> str | None:
+    """A card may say anything; what is shown of it later is a short printable text."""
+    return found if isinstance(found, str) and found.isprintable() and 0 < len(found) <= 100 else None
+
+
+def _is_like(pattern: re.Pattern[str], value: Any) -> bool:
+    return isinstance(value, str) and pattern.fullmatch(value) is not None
 
 
 def _is_safe(path: Any) -> bool:
-    """A relative path that stays below its folder."""
-    return isinstance(path, str) and not set(path) & set("\\\0") and all(part not in ("", ".", "..") for part in path.split("/"))
+    """A relative path that stays below its folder, is as long as the system may allow, and can be shown."""
+    if not isinstance(path, str) or "\\" in path or RAW.search(path) or len(path.encode()) > 4096:
+        return False
+    return all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in path.split("/"))
 
 
 def _not_the_hub(repo: str, found: str) -> HubError:
-    return HubError(f"{repo}: {host()} does not answer as the Hub does: found {found[:200]}")
+    return HubError(f"{repo}: {host()} does not answer as the Hub does: found {shown(found)}")
 
 
 def host() -> str:
@@ -133,7 +157,7 @@ def content(file: RemoteFile, offset: int) -> Iterator[Iterator[bytes]]:
     with _explained(file.label):
         found = _located(file)
     if found.etag and found.etag != file.checksum:
-        raise HubError(f"{file.label}: {host()} contradicts itself: listed with checksum {file.checksum}, offered with {found.etag}")
+        raise HubError(f"{file.label}: {host()} contradicts itself: listed with checksum {file.checksum}, offered with {shown(found.etag)}")
     _check_size(file, found.size)
     location = urljoin(constants.ENDPOINT, found.location)
     headers = build_hf_headers(library_name="pymtp")
@@ -196,7 +220,7 @@ def _explained(what: str) -> Iterator[None]:
         raise Transient(f"{_host_of(error)}: {_reason(error)}") from None
     except httpx.InvalidURL as error:
         raise HubError(f"{what}: HF_ENDPOINT '{constants.ENDPOINT}': {error}") from None
-    except (ValueError, TypeError, KeyError, AttributeError) as error:  # JSON of another form than the Hub's
+    except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:  # JSON of another form than the Hub's
         raise _not_the_hub(what, f"{type(error).__name__}: {error}") from None
 
 
