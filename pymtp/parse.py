@@ -218,6 +218,6 @@ def _bare(word: str) -> Any:
         return words[word.lower()]
     if re.fullmatch(r"-?\d{1,18}", word):
         return int(word)
-    if re.fullmatch(r"-?\d*\.?\d+([eE][-+]?\d+)?", word) and math.isfinite(number := float(word)):
+    if re.fullmatch(r"-?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?", word) and math.isfinite(number := float(word)):
         return number
     return word

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 
 import pymtp
 from pymtp import chat
-from pymtp.parse import OutputParser
+from pymtp.parse import OutputParser, parse_call
 
 FIRST, REVISED = chat.Style(first=True), chat.Style()
 SMALL = chat.Style(empty_thought=False)
@@ -223,6 +223,8 @@ A = {"city": "Paris", "days": 2, "l": [1, "b"], "m": {"k": 1.5}, "ok": True, "x"
     ('<|tool_call>call:f{a:<|"|>never closed}<tool_call|>', "", "", [("f", {"a": "never closed"})]),
     ("<|tool_call>call:f{'a': 'it\\'s', \"b\": \"q\\n\", c: bare word, d:-3, e:1e3, f:[1,2}<tool_call|>", "", "",
      [("f", {"a": "it's", "b": "q\n", "c": "bare word", "d": -3, "e": 1000.0, "f": [1, 2]})]),
+    ("<|tool_call>call:f{a:-.5,b:1.5E-2,c:1.,d:.,e:1.2.3,f:--1,g:1e,h:1e999,i:0123,j:" + "1" * 19 + "}<tool_call|>", "", "",
+     [("f", {"a": -0.5, "b": 0.015, "c": "1.", "d": ".", "e": "1.2.3", "f": "--1", "g": "1e", "h": "1e999", "i": 123, "j": 1111111111111111111.0})]),
     ("<|tool_call>f<tool_call|>ok", "ok", "", [("f", {})]),
     ("<|tool_call><tool_call|>ok", "ok", "", []),
     ("<|tool_call>call:f{" + "a:{" * 3000 + "<tool_call|>ok", "ok", "", None),
@@ -242,6 +244,13 @@ def test_answer_inside_a_thought_and_cut_text(tokenizer):
         content, thinking, _ = parse(tokenizer, full, cut=cut)
         assert "abc def".startswith(content) and "hm".startswith(thinking)
         assert content == full[full.index("abc"):cut] if cut > full.index("abc") else content == ""
+
+
+@pytest.mark.parametrize("word", ["1" * 500_000 + "x", "." + "1" * 500_000 + "x", "1." + "1" * 500_000 + "x", "1e" + "1" * 500_000 + "x",
+                                  "1" * 500_000], ids=["digits", "fraction", "number", "exponent", "infinite"])
+def test_a_word_of_many_digits_is_read_once(word):
+    """A number is told from a word in linear time, whatever follows the digits."""
+    assert parse_call("call:f{a:" + word + "}") == {"name": "f", "arguments": {"a": word}}
 
 
 def test_marker_spelled_in_characters_is_text(tokenizer):
