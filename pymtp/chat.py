@@ -39,18 +39,25 @@ class Rendered:
     the answer begins inside a thought."""
 
     def __init__(self) -> None:
-        self.segments: list[tuple[bool, str]] = []
+        self._segments: list[tuple[bool, str]] = []
+        self._texts: list[str] = []  # of the segment at the end, which more may join
         self.snapshot = 0
         self.in_thought = False
+
+    @property
+    def segments(self) -> list[tuple[bool, str]]:
+        if self._texts:
+            before = self._segments.pop()[1] if self._segments and not self._segments[-1][0] else ""
+            self._segments.append((False, before + "".join(self._texts)))
+            self._texts.clear()
+        return self._segments
 
     def mark(self, piece: str) -> None:
         self.segments.append((True, piece))
 
     def text(self, text: str) -> None:
-        if text and self.segments and not self.segments[-1][0]:
-            self.segments[-1] = (False, self.segments[-1][1] + text)
-        elif text:
-            self.segments.append((False, text))
+        if text:
+            self._texts.append(text)
 
     def quoted(self, text: str) -> None:
         self.mark(QUOTE)

@@ -178,6 +178,28 @@ def test_bad_tools_are_errors(tools):
         chat.render([USER], tools)
 
 
+@pytest.mark.parametrize("messages, tools", [
+    ([USER, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"a": list(range(300_000))}}}]}], None),
+    ([USER], [{"function": {"name": "f", "parameters": {"properties": {"a": {"type": "array", "items": {"x": list(range(300_000))}}}}}}]),
+], ids=["arguments", "schema"])
+def test_many_values_are_joined_once(messages, tools):
+    """All that lies between two marks is one segment, whose pieces are not copied again for each that follows."""
+    segments = chat.render(messages, tools, style=SMALL).segments
+    assert [",".join(map(str, range(300_000))) in text for _, text in segments].count(True) == 1
+    assert all(special or next_special for (special, _), (next_special, _) in zip(segments, segments[1:]))
+
+
+def test_segments_while_a_text_grows():
+    """Looking at them in between changes nothing."""
+    out = chat.Rendered()
+    for piece in ("a", "", "b"):
+        out.text(piece)
+        assert out.segments == [(False, "a" if piece != "b" else "ab")]
+    out.mark("<x>")
+    out.text("c")
+    assert out.segments == [(False, "ab"), (True, "<x>"), (False, "c")] and str(out) == "ab<x>c"
+
+
 def test_vocabulary_without_the_markers(tokenizer):
     with pytest.raises(pymtp.UnsupportedError, match="nope"):
         out = chat.Rendered()
