@@ -171,6 +171,15 @@ def test_a_call_with_an_odd_id():
     assert "response:g{" in str(chat.render([USER, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "name": "g", "content": "x"}]))
 
 
+def test_many_answers_of_tools():
+    """Each finds the name of its call without a look at all the others."""
+    n = 30_000
+    calls = [{"id": f"c{i}", "function": {"name": f"f{i}", "arguments": {}}} for i in range(n)]
+    results = [{"role": "tool", "tool_call_id": f"c{i}", "content": str(i)} for i in reversed(range(n))]
+    text = str(chat.render([USER, {"role": "assistant", "tool_calls": calls}, *results]))
+    assert all(f'response:f{i}{{value:<|"|>{i}<|"|>}}' in text for i in (0, 1, n // 2, n - 1)) and text.count("response:") == n
+
+
 @pytest.mark.parametrize("tools", ["x", 7, {"a": 1}, [{"function": {"name": "f", "description": 10**5000}}], [3], [{}], [{"function": 3}], [{"function": {"name": "f", "parameters": 3}}],
                                    [{"function": {"name": "f", "parameters": {"properties": [1]}}}]])
 def test_bad_tools_are_errors(tools):
