@@ -244,6 +244,7 @@ A = {"city": "Paris", "days": 2, "l": [1, "b"], "m": {"k": 1.5}, "ok": True, "x"
     ("<|channel>thought\nLet me see.\n\nYes.\n<channel|>Fine.", "Fine.", "Let me see.\n\nYes.", []),
     ("<|channel>thought\n<channel|>Fine.", "Fine.", "", []),
     ("<|channel><|channel>thought\n<|channel>thought\nab<channel|><channel|>Fine.<channel|>", "Fine.", "ab", []),
+    ("<|channel>thought\n\n\n\na\n\n\nb\n\n<channel|>\n\nFine.", "\n\nFine.", "a\n\n\nb", []),
     ("<|channel>other name\nx<channel|>y", "y", "other name\nx", []),
     ("<|channel>thought\nnever closed", "", "never closed", []),
     (f"<|tool_call>{CALL_TEXT}<tool_call|>", "", "", [("get_weather", A)]),
@@ -275,6 +276,20 @@ def test_answer_inside_a_thought_and_cut_text(tokenizer):
         content, thinking, _ = parse(tokenizer, full, cut=cut)
         assert "abc def".startswith(content) and "hm".startswith(thinking)
         assert content == full[full.index("abc"):cut] if cut > full.index("abc") else content == ""
+
+
+@pytest.mark.parametrize("opening", ["", "<|channel>thought\nx", "<|tool_call>call:f{a:"], ids=["content", "thought", "call"])
+def test_what_an_answer_says_is_collected_not_copied(tokenizer, opening):
+    """A long answer in small pieces: no piece is added to one growing string, and the sums are those of the pieces."""
+    parser, ids = OutputParser(tokenizer), tokenizer.tokenize(opening, special=True)
+    parser.push(ids, tokenizer.detokenize(ids, special=True))
+    x = tokenizer.tokenize("x")
+    for _ in range(20_000):
+        parser.push(x, "x")
+    assert all(len(piece) < 100 for pieces in (parser._content, parser._thinking, parser._call) for piece in pieces)
+    parser.finish()
+    said = parser.content or parser.thinking or parser.tool_calls[0]["function"]["arguments"]["a"]
+    assert said.count("x") - opening.count("x") == 20_000
 
 
 @pytest.mark.parametrize("word", ["1" * 500_000 + "x", "." + "1" * 500_000 + "x", "1." + "1" * 500_000 + "x", "1e" + "1" * 500_000 + "x",
