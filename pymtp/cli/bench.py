@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .base import bold, command, echo_json, json_option, offline_option, or_leave, setting, size, status
+from .base import bold, command, echo_json, json_option, offline_option, or_leave, printable, setting, size, status
 from .models import DRAFTER, FORCE, KV, REFERENCE, THREADS, find, opened
 from .run import DraftType
 
@@ -70,8 +70,8 @@ def tables(done: dict[str, Any]) -> list[str]:
     lines = [f"machine  {machine['cpu']}, {machine['threads']} threads: reads {machine['read_bytes_per_second'] / 1e9:.1f} GB/s (best "
              f"{machine['read_bytes_per_second_best'] / 1e9:.1f}), {machine['int8_multiply_adds_per_second'] / 1e9:.0f} G int8 and "
              f"{machine['f32_multiply_adds_per_second'] / 1e9:.0f} G f32 multiply-adds/s",
-             f"model    {model['name'] or 'unnamed'}: {size(model['weight_bytes'])} in memory, {model['kv']} keys and values; drafter: "
-             + (model["drafter_name"] or "unnamed" if model["drafter_layers"] else "none")]
+             f"model    {printable(model['name']) or 'unnamed'}: {size(model['weight_bytes'])} in memory, {model['kv']} keys and values; drafter: "
+             + (printable(model["drafter_name"]) or "unnamed" if model["drafter_layers"] else "none")]
     for context in done["contexts"]:
         lines += ["", *context_table(context)]
     if done["prompt"]:

@@ -47,7 +47,7 @@ def command(model: str, texts: tuple[str, ...], output: str, piece: int, limit: 
     if as_json:
         base.echo_json(result)
     else:
-        click.echo(f"{output}: {len(sums)} tensors, {tokens} tokens in {len(prompts)} pieces, perplexity {result['perplexity']:.3f}"
+        click.echo(f"{base.printable(output)}: {len(sums)} tensors, {tokens} tokens in {len(prompts)} pieces, perplexity {result['perplexity']:.3f}"
                    + (f"; {unseen} experts' matrices met no token" if unseen else ""))
 
 
