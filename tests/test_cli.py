@@ -55,6 +55,34 @@ def test_usage_errors(target):
     refused(pymtp_cli("config"), 2, "--cflags")
 
 
+HUGE = ("99999999999999999999", "100000000000000", "9" * 4000)
+
+
+@pytest.mark.parametrize("number", HUGE, ids=["20 digits", "15 digits", "4000 digits"])
+def test_at_most_so_many_tokens_of_a_text(data, tmp_path, number):
+    """More than there are means all; no memory is reserved for what the file does not have."""
+    text, out = tmp_path / "text.txt", tmp_path / "out.gguf"
+    text.write_text("a few words\n" * 3)
+    target, drafter = data / "tiny-31b.gguf", data / "tiny-31b-drafter.gguf"
+    compared = pymtp_cli("quantize", "compare", target, target, "--text", text, "--tokens", number)
+    assert compared.returncode == 0 and re.search(r"^\d\d tokens predicted", compared.stdout, re.M), compared.stderr
+    done = pymtp_cli("quantize", "add-centroids", drafter, out, "--target", target, "--text", text, "--tokens", number, "--clusters", 16, "--top-k", 2)
+    assert done.returncode == 0 and out.exists(), done.stderr
+    out.unlink()
+    done = pymtp_cli("quantize", "imatrix", target, text, "-o", out, "--piece", number, "--pieces", number)
+    assert done.returncode == 0 and "in 1 pieces" in done.stdout, done.stderr
+    assert pymtp_cli("show", target, "--items", number).returncode == 0
+
+
+@pytest.mark.parametrize("number", [HUGE[0], HUGE[2], "9" * 5000], ids=["20 digits", "4000 digits", "5000 digits"])
+def test_numbers_beyond_all_bounds_are_usage_or_argument_errors(target, number):
+    refused(pymtp_cli("bench", target, "--context", number), 2, "--context", "expected numbers of tokens", "999")
+    for option in ("--context", "--max-tokens", "--threads", "--top-k", "--seed"):
+        done = pymtp_cli("run", target, "Hi", option, number)
+        refused(done, 1 if done.returncode == 1 else 2, option if done.returncode == 2 else option.strip("-").replace("-", "_"))
+        assert len(done.stderr) < 1100
+
+
 def test_file_errors(target, data, tmp_path):
     bad = tmp_path / "bad.gguf"
     bad.write_bytes(b"GGUF" + bytes(100))

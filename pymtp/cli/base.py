@@ -21,6 +21,7 @@ from .. import settings
 
 T = TypeVar("T")
 INTERRUPTED = 130
+MOST_TOKENS = 2**20  # more than any context
 CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # C0, DEL, C1, lone surrogates
 
 
@@ -66,6 +67,12 @@ def setting(*names: str, **options: Any) -> Any:
 
 json_option = click.option("--json", "as_json", is_flag=True, help="One JSON value on stdout instead of text.")
 offline_option = click.option("--offline", is_flag=True, help="Use only what is on this machine; so does HF_HUB_OFFLINE=1.")
+
+
+def beginning(path: str, tokens: int) -> str:
+    """As much of a UTF-8 file as so many tokens take, and more: a token is rarely longer than 16 characters of 4 bytes."""
+    with open(path, "rb") as f:
+        return f.read(64 * tokens).decode("utf-8", "replace")
 
 
 # ---- names of models ----------------------------------------------------------------------------------------------------

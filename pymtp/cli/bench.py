@@ -18,7 +18,7 @@ class Contexts(click.ParamType):
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         if isinstance(value, tuple):
             return value
-        if not all(part.strip().isdecimal() for part in value.split(",")):
+        if not all(part.strip().isdecimal() and len(part) < 20 for part in value.split(",")):
             self.fail(f"expected numbers of tokens separated by commas, found {value!r}", param, ctx)
         return tuple(dict.fromkeys(int(part) for part in value.split(",")))
 

@@ -63,11 +63,12 @@ def show_known(name: str, as_json: bool) -> bool:
 
 
 def show_file(file: str, pair: "Resolved | None", items: int, as_json: bool) -> None:
+    from ..generate import INT32
     from ..gguf_file import File
 
     with File(file) as opened:
         tensors = list(opened.tensors())
-        metadata = {key: opened.value_json(key, items) for key in opened.keys()}
+        metadata = {key: opened.value_json(key, min(items, INT32)) for key in opened.keys()}
         memory = needed(opened, file, pair.drafter if pair else None, tensors)
     if as_json:
         echo_json({"file": file, "model": vars(pair) if pair else None,

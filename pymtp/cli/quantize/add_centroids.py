@@ -74,8 +74,8 @@ def hidden_rows(drafter: str, target: str, text_file: str, tokens: int, threads:
     from ...model import Model
     from ..progress import bar
 
-    with open(text_file, "rb") as f:
-        text = f.read(64 * tokens).decode("utf-8", "replace")  # a token is rarely longer than 16 characters of 4 bytes
+    tokens = min(tokens, base.MOST_TOKENS)
+    text = base.beginning(text_file, tokens)
     with Model(target, drafter, threads=threads) as model:
         ids = model.tokenize(text, bos=True)[:min(tokens, model.info.context - 1)]
         with bar("text", len(ids) - 1, of_bytes=False) as advance:

@@ -36,8 +36,8 @@ def command(a: str, b: str, text_file: str | None, tokens: int, threads: int | N
                                   "only_a": compare.names_only_in(file_a, file_b), "only_b": compare.names_only_in(file_b, file_a),
                                   "tensors": [vars(t) for t in tensors], "predictions": None}
     if text_file is not None:
-        with open(text_file, "rb") as f:
-            text = f.read(64 * tokens).decode("utf-8", "replace")  # far more than so many tokens take
+        tokens = min(tokens, base.MOST_TOKENS)
+        text = base.beginning(text_file, tokens)
         with bar("text", 2 * (tokens - 1), of_bytes=False) as advance:
             result["predictions"] = vars(compare.compare_predictions(a, b, text, tokens, threads, advance))
     if as_json:
