@@ -39,18 +39,25 @@ class Rendered:
     the answer begins inside a thought."""
 
     def __init__(self) -> None:
-        self.segments: list[tuple[bool, str]] = []
+        self._segments: list[tuple[bool, str]] = []
+        self._texts: list[str] = []  # of the segment at the end, which more may join
         self.snapshot = 0
         self.in_thought = False
+
+    @property
+    def segments(self) -> list[tuple[bool, str]]:
+        if self._texts:
+            before = self._segments.pop()[1] if self._segments and not self._segments[-1][0] else ""
+            self._segments.append((False, before + "".join(self._texts)))
+            self._texts.clear()
+        return self._segments
 
     def mark(self, piece: str) -> None:
         self.segments.append((True, piece))
 
     def text(self, text: str) -> None:
-        if text and self.segments and not self.segments[-1][0]:
-            self.segments[-1] = (False, self.segments[-1][1] + text)
-        elif text:
-            self.segments.append((False, text))
+        if text:
+            self._texts.append(text)
 
     def quoted(self, text: str) -> None:
         self.mark(QUOTE)
@@ -134,7 +141,8 @@ class Part:
     """One message of a turn."""
 
     content: str
-    calls: list[tuple[str, Any, Any]]  # name, arguments, id
+    calls: list[tuple[str, Any]]  # name, arguments
+    names: dict[str, str]  # of the calls that have an id, by it
     responses: list[tuple[str, Any]]  # name, value
     reasoning: str
     is_model: bool
@@ -195,9 +203,12 @@ def _read_part(message: Mapping[str, Any], where: str, role: str) -> Part:
     is_model = role == "model"
     texts = _texts(message.get("content"), where + ".content")
     content = "".join(strip_thoughts(t) if is_model else t.strip() for t in texts)
-    calls, responses, reasoning = [], [], ""
+    calls, names, responses, reasoning = [], {}, [], ""
     if is_model:
-        calls = [_call(c, f"{where}.tool_calls[{k}]") for k, c in enumerate(_list(message, "tool_calls", where))]
+        for k, call in enumerate(_list(message, "tool_calls", where)):
+            calls.append(_call(call, f"{where}.tool_calls[{k}]"))
+            if isinstance(call.get("id"), str):
+                names[call["id"]] = calls[-1][0]
         for k, response in enumerate(_list(message, "tool_responses", where)):
             if not isinstance(response, Mapping):
                 raise ArgumentError(f"{where}.tool_responses[{k}]: expected a mapping, found {type(response).__name__}")
@@ -205,7 +216,7 @@ def _read_part(message: Mapping[str, Any], where: str, role: str) -> Part:
         reasoning = next((message[k] for k in ("reasoning", "reasoning_content", "thinking") if message.get(k)), "")
         if not isinstance(reasoning, str):
             raise ArgumentError(f"{where}.reasoning: expected a string, found {type(reasoning).__name__}")
-    return Part(content, calls, responses, reasoning, is_model)
+    return Part(content, calls, names, responses, reasoning, is_model)
 
 
 def _texts(content: Any, where: str) -> list[str]:
@@ -249,12 +260,12 @@ def _function(value: Any, where: str) -> Mapping[str, Any]:
     return inner
 
 
-def _call(call: Any, where: str) -> tuple[str, Any, Any]:
+def _call(call: Any, where: str) -> tuple[str, Any]:
     function = _function(call, where)
     arguments = function.get("arguments", {})
     if not isinstance(arguments, (Mapping, str)):
         raise ArgumentError(f"{where}.function.arguments: expected a mapping or a string, found {type(arguments).__name__}")
-    return _name(function.get("name"), where + ".function.name"), arguments, call.get("id")
+    return _name(function.get("name"), where + ".function.name"), arguments
 
 
 def _answer(turns: list[Turn], message: Mapping[str, Any], where: str) -> None:
@@ -262,8 +273,7 @@ def _answer(turns: list[Turn], message: Mapping[str, Any], where: str) -> None:
     if not turns or turns[-1].role != "model" or not turns[-1].parts[-1].calls:
         raise ArgumentError(f"{where}: a tool's message must follow an assistant's message with tool_calls")
     part, call_id = turns[-1].parts[-1], message.get("tool_call_id")
-    known = {id: name for name, _, id in part.calls if isinstance(id, str)}
-    name = known.get(call_id) if isinstance(call_id, str) else None
+    name = part.names.get(call_id) if isinstance(call_id, str) else None
     content = message.get("content")
     value = content if isinstance(content, Mapping) else "".join(_texts(content, where + ".content"))
     part.responses.append((_name(name or message.get("name") or "unknown", where + ".name"), value))
@@ -293,7 +303,7 @@ def _part(out: Rendered, style: Style, part: Part, after_last_user: bool) -> str
         out.mark("<|channel>")
         out.text(f"thought\n{part.reasoning}\n")
         out.mark("<channel|>")
-    for name, arguments, _ in part.calls:
+    for name, arguments in part.calls:
         out.mark("<|tool_call>")
         out.text(f"call:{name}{{")
         if isinstance(arguments, str):

@@ -24,7 +24,8 @@ class OutputParser:
     both calls return what they added: (content, thinking, tool_calls)."""
 
     def __init__(self, tokenizer: Tokenizer, in_thought: bool = False):
-        self.content, self.thinking = "", ""
+        self._content: list[str] = []
+        self._thinking: list[str] = []
         self.tool_calls: list[dict[str, Any]] = []
         self._decoder = tokenizer.decoder()
         self._ids = {found: piece for piece in MARKERS if (found := tokenizer.find(piece)) is not None}
@@ -32,10 +33,19 @@ class OutputParser:
         self._decoded = 0  # characters the decoder gave
         self._read = 0  # characters of text walked over
         self._skip = 0  # characters of a marker still to come
-        self._state, self._header, self._held, self._call = "content", "", "", ""
+        self._state, self._header, self._held = "content", "", 0  # held: line breaks at the end of a thought so far
+        self._call: list[str] = []
         if in_thought:
             self._state = "thought"
         self._new: tuple[list[str], list[str], list[dict[str, Any]]] = ([], [], [])
+
+    @property
+    def content(self) -> str:
+        return "".join(self._content)
+
+    @property
+    def thinking(self) -> str:
+        return "".join(self._thinking)
 
     def push(self, tokens: Sequence[int], text: str) -> tuple[str, str, list[dict[str, Any]]]:
         for token in tokens:
@@ -75,10 +85,10 @@ class OutputParser:
 
     def _take(self) -> tuple[str, str, list[dict[str, Any]]]:
         content, thinking, calls = "".join(self._new[0]), "".join(self._new[1]), self._new[2]
-        self._new = ([], [], [])
-        self.content += content
-        self.thinking += thinking
+        self._content += self._new[0]
+        self._thinking += self._new[1]
         self.tool_calls += calls
+        self._new = ([], [], [])
         return content, thinking, calls
 
     # ---- states: content, header (the channel's name), thought, call ----
@@ -86,21 +96,21 @@ class OutputParser:
     def _mark(self, piece: str) -> None:
         if self._state == "call":
             if piece == QUOTE:
-                self._call += Q
+                self._call.append(Q)
                 return
             self._end_call()
         if piece == "<|channel>":
-            self._state, self._header, self._held = "header", "", ""
+            self._state, self._header, self._held = "header", "", 0
         elif piece == "<|tool_call>":
-            self._state, self._call = "call", ""
+            self._state = "call"
         else:  # every closer, stray or not, leads back to content
-            self._state, self._held = "content", ""
+            self._state, self._held = "content", 0
 
     def _text(self, text: str) -> None:
         if self._state == "content":
             self._new[0].append(text)
         elif self._state == "call":
-            self._call += text
+            self._call.append(text)
         elif self._state == "thought":
             self._thought(text)
         else:
@@ -111,18 +121,19 @@ class OutputParser:
 
     def _thought(self, text: str) -> None:
         """Thoughts, without the line breaks before their end."""
-        text = self._held + text
         kept = text.rstrip("\n")
-        self._held = text[len(kept):]
-        if not self.thinking and not self._new[1]:
-            kept = kept.lstrip("\n")
-        if kept:
-            self._new[1].append(kept)
+        held, self._held = self._held, len(text) - len(kept)
+        if not kept:
+            self._held += held
+        elif self._thinking or self._new[1]:
+            self._new[1].append("\n" * held + kept)
+        else:
+            self._new[1].append(kept.lstrip("\n"))
 
     def _end_call(self) -> None:
         self._state = "content"
-        call = parse_call(self._call)
-        self._call = ""
+        call = parse_call("".join(self._call))
+        self._call = []
         if call:
             number = len(self.tool_calls) + len(self._new[2])
             self._new[2].append({"id": f"call_{number}", "type": "function", "function": call})
@@ -218,6 +229,6 @@ def _bare(word: str) -> Any:
         return words[word.lower()]
     if re.fullmatch(r"-?\d{1,18}", word):
         return int(word)
-    if re.fullmatch(r"-?\d*\.?\d+([eE][-+]?\d+)?", word) and math.isfinite(number := float(word)):
+    if re.fullmatch(r"-?(?:\d+(?:\.\d+)?|\.\d+)(?:[eE][-+]?\d+)?", word) and math.isfinite(number := float(word)):
         return number
     return word

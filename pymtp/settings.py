@@ -18,7 +18,9 @@ import pathlib
 import sys
 from typing import Any, Callable
 
+from .chat import _shown
 from .errors import FormatError, ReadError
+from .generate import INT32
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -26,9 +28,8 @@ else:
     import tomli as tomllib
 
 
-def _integer(low: int, high: int | None = None) -> tuple[str, Callable[[Any], bool]]:
-    wanted = f"a number of {low}..{high}" if high else f"a number of {low} or more"
-    return wanted, lambda v: type(v) is int and v >= low and (high is None or v <= high)
+def _integer(low: int, high: int = INT32) -> tuple[str, Callable[[Any], bool]]:
+    return f"a number of {low}..{high}", lambda v: type(v) is int and low <= v <= high
 
 
 # name -> (what is expected, whether a value is that)
@@ -37,7 +38,7 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
     "context": _integer(1),
     "kv": ('"f16", "f32" or "q8_0"', lambda v: v in ("f16", "f32", "q8_0")),
     "draft": ('"auto" or a number of 0..16', lambda v: v == "auto" or type(v) is int and 0 <= v <= 16),
-    "temperature": ("a number of 0 or more", lambda v: type(v) in (int, float) and 0 <= v < float("inf")),
+    "temperature": ("a number of 0 or more", lambda v: type(v) in (int, float) and 0 <= v <= sys.float_info.max),
     "max_tokens": _integer(0),
 }
 
@@ -67,10 +68,12 @@ def load() -> dict[str, Any]:
         raise ReadError(f"{file}: {error.strerror}") from None
     except ValueError as error:  # malformed TOML or UTF-8
         raise FormatError(f"{file}: {error}") from None
+    except RecursionError:
+        raise FormatError(f"{file}: values are nested too deep") from None
     for key, value in values.items():
         if key not in KEYS:
             raise FormatError(f"{file}: {key}: no such setting; there are {', '.join(KEYS)}")
         expected, fits = KEYS[key]
         if not fits(value):
-            raise FormatError(f"{file}: {key}: expected {expected}, found {value!r}")
+            raise FormatError(f"{file}: {key}: expected {expected}, found {_shown(value)}")
     return values

@@ -6,7 +6,7 @@ from hypothesis import HealthCheck, given, settings
 
 import pymtp
 from pymtp import chat
-from pymtp.parse import OutputParser
+from pymtp.parse import OutputParser, parse_call
 
 FIRST, REVISED = chat.Style(first=True), chat.Style()
 SMALL = chat.Style(empty_thought=False)
@@ -171,11 +171,42 @@ def test_a_call_with_an_odd_id():
     assert "response:g{" in str(chat.render([USER, {"role": "assistant", "tool_calls": [call]}, {"role": "tool", "name": "g", "content": "x"}]))
 
 
+def test_many_answers_of_tools():
+    """Each finds the name of its call without a look at all the others."""
+    n = 30_000
+    calls = [{"id": f"c{i}", "function": {"name": f"f{i}", "arguments": {}}} for i in range(n)]
+    results = [{"role": "tool", "tool_call_id": f"c{i}", "content": str(i)} for i in reversed(range(n))]
+    text = str(chat.render([USER, {"role": "assistant", "tool_calls": calls}, *results]))
+    assert all(f'response:f{i}{{value:<|"|>{i}<|"|>}}' in text for i in (0, 1, n // 2, n - 1)) and text.count("response:") == n
+
+
 @pytest.mark.parametrize("tools", ["x", 7, {"a": 1}, [{"function": {"name": "f", "description": 10**5000}}], [3], [{}], [{"function": 3}], [{"function": {"name": "f", "parameters": 3}}],
                                    [{"function": {"name": "f", "parameters": {"properties": [1]}}}]])
 def test_bad_tools_are_errors(tools):
     with pytest.raises(pymtp.ArgumentError):
         chat.render([USER], tools)
+
+
+@pytest.mark.parametrize("messages, tools", [
+    ([USER, {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": {"a": list(range(300_000))}}}]}], None),
+    ([USER], [{"function": {"name": "f", "parameters": {"properties": {"a": {"type": "array", "items": {"x": list(range(300_000))}}}}}}]),
+], ids=["arguments", "schema"])
+def test_many_values_are_joined_once(messages, tools):
+    """All that lies between two marks is one segment, whose pieces are not copied again for each that follows."""
+    segments = chat.render(messages, tools, style=SMALL).segments
+    assert [",".join(map(str, range(300_000))) in text for _, text in segments].count(True) == 1
+    assert all(special or next_special for (special, _), (next_special, _) in zip(segments, segments[1:]))
+
+
+def test_segments_while_a_text_grows():
+    """Looking at them in between changes nothing."""
+    out = chat.Rendered()
+    for piece in ("a", "", "b"):
+        out.text(piece)
+        assert out.segments == [(False, "a" if piece != "b" else "ab")]
+    out.mark("<x>")
+    out.text("c")
+    assert out.segments == [(False, "ab"), (True, "<x>"), (False, "c")] and str(out) == "ab<x>c"
 
 
 def test_vocabulary_without_the_markers(tokenizer):
@@ -213,6 +244,7 @@ A = {"city": "Paris", "days": 2, "l": [1, "b"], "m": {"k": 1.5}, "ok": True, "x"
     ("<|channel>thought\nLet me see.\n\nYes.\n<channel|>Fine.", "Fine.", "Let me see.\n\nYes.", []),
     ("<|channel>thought\n<channel|>Fine.", "Fine.", "", []),
     ("<|channel><|channel>thought\n<|channel>thought\nab<channel|><channel|>Fine.<channel|>", "Fine.", "ab", []),
+    ("<|channel>thought\n\n\n\na\n\n\nb\n\n<channel|>\n\nFine.", "\n\nFine.", "a\n\n\nb", []),
     ("<|channel>other name\nx<channel|>y", "y", "other name\nx", []),
     ("<|channel>thought\nnever closed", "", "never closed", []),
     (f"<|tool_call>{CALL_TEXT}<tool_call|>", "", "", [("get_weather", A)]),
@@ -223,6 +255,8 @@ A = {"city": "Paris", "days": 2, "l": [1, "b"], "m": {"k": 1.5}, "ok": True, "x"
     ('<|tool_call>call:f{a:<|"|>never closed}<tool_call|>', "", "", [("f", {"a": "never closed"})]),
     ("<|tool_call>call:f{'a': 'it\\'s', \"b\": \"q\\n\", c: bare word, d:-3, e:1e3, f:[1,2}<tool_call|>", "", "",
      [("f", {"a": "it's", "b": "q\n", "c": "bare word", "d": -3, "e": 1000.0, "f": [1, 2]})]),
+    ("<|tool_call>call:f{a:-.5,b:1.5E-2,c:1.,d:.,e:1.2.3,f:--1,g:1e,h:1e999,i:0123,j:" + "1" * 19 + "}<tool_call|>", "", "",
+     [("f", {"a": -0.5, "b": 0.015, "c": "1.", "d": ".", "e": "1.2.3", "f": "--1", "g": "1e", "h": "1e999", "i": 123, "j": 1111111111111111111.0})]),
     ("<|tool_call>f<tool_call|>ok", "ok", "", [("f", {})]),
     ("<|tool_call><tool_call|>ok", "ok", "", []),
     ("<|tool_call>call:f{" + "a:{" * 3000 + "<tool_call|>ok", "ok", "", None),
@@ -242,6 +276,27 @@ def test_answer_inside_a_thought_and_cut_text(tokenizer):
         content, thinking, _ = parse(tokenizer, full, cut=cut)
         assert "abc def".startswith(content) and "hm".startswith(thinking)
         assert content == full[full.index("abc"):cut] if cut > full.index("abc") else content == ""
+
+
+@pytest.mark.parametrize("opening", ["", "<|channel>thought\nx", "<|tool_call>call:f{a:"], ids=["content", "thought", "call"])
+def test_what_an_answer_says_is_collected_not_copied(tokenizer, opening):
+    """A long answer in small pieces: no piece is added to one growing string, and the sums are those of the pieces."""
+    parser, ids = OutputParser(tokenizer), tokenizer.tokenize(opening, special=True)
+    parser.push(ids, tokenizer.detokenize(ids, special=True))
+    x = tokenizer.tokenize("x")
+    for _ in range(20_000):
+        parser.push(x, "x")
+    assert all(len(piece) < 100 for pieces in (parser._content, parser._thinking, parser._call) for piece in pieces)
+    parser.finish()
+    said = parser.content or parser.thinking or parser.tool_calls[0]["function"]["arguments"]["a"]
+    assert said.count("x") - opening.count("x") == 20_000
+
+
+@pytest.mark.parametrize("word", ["1" * 500_000 + "x", "." + "1" * 500_000 + "x", "1." + "1" * 500_000 + "x", "1e" + "1" * 500_000 + "x",
+                                  "1" * 500_000], ids=["digits", "fraction", "number", "exponent", "infinite"])
+def test_a_word_of_many_digits_is_read_once(word):
+    """A number is told from a word in linear time, whatever follows the digits."""
+    assert parse_call("call:f{a:" + word + "}") == {"name": "f", "arguments": {"a": word}}
 
 
 def test_marker_spelled_in_characters_is_text(tokenizer):

@@ -12,6 +12,8 @@ import time
 import pytest
 
 import pymtp
+from pymtp import cli
+from pymtp.cli import base
 
 COMMAND = [sys.executable, "-m", "pymtp"]
 
@@ -51,6 +53,34 @@ def test_usage_errors(target):
     refused(pymtp_cli("run", target, "hi", "--raw", "--system", "x"), 2, "--raw")
     refused(pymtp_cli("run", target, "hi", "--seed", "x"), 2, "--seed")
     refused(pymtp_cli("config"), 2, "--cflags")
+
+
+HUGE = ("99999999999999999999", "100000000000000", "9" * 4000)
+
+
+@pytest.mark.parametrize("number", HUGE, ids=["20 digits", "15 digits", "4000 digits"])
+def test_at_most_so_many_tokens_of_a_text(data, tmp_path, number):
+    """More than there are means all; no memory is reserved for what the file does not have."""
+    text, out = tmp_path / "text.txt", tmp_path / "out.gguf"
+    text.write_text("a few words\n" * 3)
+    target, drafter = data / "tiny-31b.gguf", data / "tiny-31b-drafter.gguf"
+    compared = pymtp_cli("quantize", "compare", target, target, "--text", text, "--tokens", number)
+    assert compared.returncode == 0 and re.search(r"^\d\d tokens predicted", compared.stdout, re.M), compared.stderr
+    done = pymtp_cli("quantize", "add-centroids", drafter, out, "--target", target, "--text", text, "--tokens", number, "--clusters", 16, "--top-k", 2)
+    assert done.returncode == 0 and out.exists(), done.stderr
+    out.unlink()
+    done = pymtp_cli("quantize", "imatrix", target, text, "-o", out, "--piece", number, "--pieces", number)
+    assert done.returncode == 0 and "in 1 pieces" in done.stdout, done.stderr
+    assert pymtp_cli("show", target, "--items", number).returncode == 0
+
+
+@pytest.mark.parametrize("number", [HUGE[0], HUGE[2], "9" * 5000], ids=["20 digits", "4000 digits", "5000 digits"])
+def test_numbers_beyond_all_bounds_are_usage_or_argument_errors(target, number):
+    refused(pymtp_cli("bench", target, "--context", number), 2, "--context", "expected numbers of tokens", "999")
+    for option in ("--context", "--max-tokens", "--threads", "--top-k", "--seed"):
+        done = pymtp_cli("run", target, "Hi", option, number)
+        refused(done, 1 if done.returncode == 1 else 2, option if done.returncode == 2 else option.strip("-").replace("-", "_"))
+        assert len(done.stderr) < 1100
 
 
 def test_file_errors(target, data, tmp_path):
@@ -141,6 +171,49 @@ def test_broken_pipe(target):
     assert child.stdout.read(1)
     child.stdout.close()
     assert child.wait(60) == 1 and b"Traceback" not in child.stderr.read()
+
+
+@pytest.mark.parametrize("error, shown", [
+    ("x\x1b]0;owned\x07: expected\n a\x9bb\udcff", "x\\x1b]0;owned\\x07: expected a\\x9bb\\udcff"),
+    ("tensor '" + "n" * 1_000_000 + "': expected", "tensor '" + "n" * 992 + "..."),
+])
+def test_errors_and_warnings_are_one_short_line_without_commands(capsys, error, shown):
+    """Whatever a file put into them."""
+    with pytest.raises(SystemExit):
+        cli.fail(error, 1)
+    base.warn(error)
+    assert capsys.readouterr().err == f"pymtp: {shown}\npymtp: warning: {shown}\n"
+
+
+def test_tables_do_not_command_the_terminal():
+    lines = base.table(("A", "B"), [("a\x1b[31m", "b"), ("long" * 100, "c")])
+    assert lines[1].split() == ["a\\x1b[31m", "b"] and lines[2].split() == ["long" * 50 + "...", "c"]
+
+
+@pytest.mark.parametrize("command, code, words", [
+    ("--version >&-", 0, ""), ("list >&-", 0, ""), ("list 2>&-", 0, ""), ("run {target} Hi {greedy} >&-", 0, ""), ("run {target} {greedy} <&-", 0, "."),
+    ("run {target} Hi {greedy} 2>&-", 0, "."), ("run {target} Hi {greedy} --stats <&- >&- 2>&-", 0, ""), ("nope 2>&-", 2, ""), ("nope >&-", 2, "nope"),
+    ("show {data}/none.gguf >&-", 1, "none.gguf"), ("rm x <&-", 1, "x"),
+])
+def test_closed_streams(target, data, tmp_path, command, code, words):
+    """What would go to a closed stream is lost, no more."""
+    line = command.format(target=target, data=data, greedy=" ".join(map(str, GREEDY)))
+    done = subprocess.run(["sh", "-c", f"{sys.executable} -m pymtp {line}"], stdin=subprocess.DEVNULL, capture_output=True, text=True, timeout=300,
+                          env={**os.environ, "PYMTP_HOME": str(tmp_path)})
+    assert done.returncode == code, done.stderr
+    assert "Traceback" not in done.stderr and re.search(words, done.stdout + done.stderr)
+
+
+@pytest.mark.parametrize("name", [b"none\xff.gguf", "n\u00f6ne.gguf".encode()])
+@pytest.mark.parametrize("encoding", ["utf-8:strict", "ascii:strict"])
+def test_names_that_a_stream_cannot_say(tmp_path, name, encoding):
+    done = subprocess.run([*COMMAND, "show", os.fsencode(tmp_path) + b"/" + name], capture_output=True, timeout=300, env={**os.environ, "PYTHONIOENCODING": encoding})
+    assert done.returncode == 1 and done.stderr.startswith(b"pymtp: ") and done.stderr.count(b"\n") == 1 and b"ne" in done.stderr, done.stderr
+
+
+def test_a_full_disk(tmp_path):
+    done = subprocess.run(["sh", "-c", f"{sys.executable} -m pymtp --version > /dev/full"], capture_output=True, text=True, timeout=300)
+    refused(done, 1, "No space left")
 
 
 class Terminal:

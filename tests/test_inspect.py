@@ -1,5 +1,6 @@
 """pymtp quantize inspect: what it says a token reads is what a pass over one row multiplies, by the engine's own counters."""
 import json
+import re
 
 import numpy as np
 import pytest
@@ -73,6 +74,20 @@ def test_command(data, small_models):
 def test_a_vocabulary_has_no_tensors(vocab_gguf):
     done = pymtp_cli("quantize", "inspect", vocab_gguf)
     assert done.returncode == 0 and "0 B" in done.stdout
+
+
+@pytest.mark.parametrize("command", [("show",), ("quantize", "inspect")], ids=" ".join)
+def test_names_of_a_file_do_not_command_the_terminal(tmp_path, command):
+    """Escape sequences (here: a window's title), C1 and other control characters and broken UTF-8 in keys, values and names; names without end."""
+    from gguf_build import Builder
+
+    evil, long = "\x1b]0;owned\x07\x7f\x9b31m\r", "n" * 5000
+    b = Builder().kv("general.architecture", "str", "gemma4").kv("k" + evil, "str", evil).kv(long, "str", long)
+    path = b.tensor("t" + evil, [8]).tensor(long, [8]).write(tmp_path / "evil.gguf")
+    done = pymtp_cli(*command, path)
+    assert done.returncode == 0, done.stderr
+    assert not re.search("[\0-\x09\x0b-\x1f\x7f-\x9f\ud800-\udfff]", done.stdout) and "t\\x1b]0;owned\\x07\\x7f" in done.stdout
+    assert "\n" + "n" * 200 + "..." in done.stdout.replace("\n  ", "\n") and "n" * 201 not in done.stdout
 
 
 def test_odd_configuration(tmp_path):

@@ -45,13 +45,20 @@ def test_values(config):
     ("temperature = -0.1", ["temperature: expected", "-0.1"]),
     ("[threads]\nx = 1", ["threads: expected", "{'x': 1}"]),
     ("threads = ", ["Invalid value"]),
+    ("threads = " + "[" * 100_000, ["nested too deep"]),
+    ("threads = 0x" + "f" * 10_000, ["threads: expected a number of 1..256, found int"]),
+    ("temperature = 0x" + "f" * 10_000, ["temperature: expected a number of 0 or more, found int"]),
+    ("context = 0x" + "f" * 10_000, ["context: expected a number of 1..2147483647, found int"]),
+    ("max_tokens = 2147483648", ["max_tokens: expected a number of 0..2147483647, found 2147483648"]),
+    ("context = " + "9" * 10_000, ["4300 digits"]),
+    ('kv = "' + "x" * 10_000 + '"', ["kv: expected", "xxx..."]),
     ("threads = 1\nthreads = 2", ["Cannot overwrite a value"]),
 ])
 def test_wrong_values_name_file_and_key(config, text, words):
     path = config(text)
     with pytest.raises(FormatError) as error:
         settings.load()
-    assert str(path) in str(error.value) and "\n" not in str(error.value)
+    assert str(path) in str(error.value) and "\n" not in str(error.value) and len(str(error.value)) < 400
     for word in words:
         assert word in str(error.value)
 

@@ -14,7 +14,7 @@ import pytest
 from hub_server import HubServer
 from test_cli import COMMAND, refused
 
-from pymtp.cli.drafts import DraftView
+from pymtp.cli.drafts import WAITING, DraftView
 
 LOOP = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"  # minutes inside of C, deaf to signals
 GREEDY = ("--temperature", "0", "--max-tokens", "8", "--ignore-eos", "--threads", "1")
@@ -243,6 +243,18 @@ def test_colours_follow_tokens():
     view.skip("thought")
     assert view.colour(" answer") == "\x1b[32m answer\x1b[0m"
     assert view.colour("of no token") == "of no token"
+
+
+def test_what_is_never_shown_does_not_pile_up():
+    """An endless call of a tool: no text at all for hundreds of thousands of tokens, then some."""
+    view = DraftView(Letters())
+    for _ in range(300_000):
+        view.push([ord("x")], 0)
+        view.skip("")
+        assert view.colour("") == ""
+    assert len(view.waiting) == WAITING
+    view.push([ord("a"), ord("b")], 1)
+    assert view.colour("ab") == "\x1b[32ma\x1b[0mb" and not view.waiting
 
 
 # ---- verify -------------------------------------------------------------------------------------------------------------

@@ -4,6 +4,7 @@ Exit codes: 0; 1 for a file, model or request that failed; 2 for wrong usage; 13
 """
 from __future__ import annotations
 
+import io
 import os
 import sys
 
@@ -11,7 +12,7 @@ import click
 
 from .. import __version__
 from ..errors import Error
-from .base import INTERRUPTED
+from .base import INTERRUPTED, one_line
 from .bench import bench
 from .completion import PROGRAM, completion
 from .config import config
@@ -40,7 +41,7 @@ for each in (run, pull, list_, show, rm, verify, bench, quantize, completion, co
 
 
 def fail(text: str, code: int) -> None:
-    click.echo("pymtp: " + " ".join(text.split()), err=True)
+    click.echo("pymtp: " + one_line(text), err=True)
     sys.exit(code)
 
 
@@ -49,8 +50,19 @@ def main(args: list[str] | None = None) -> None:
     run_command(cli, PROGRAM, args)
 
 
+def prepare_streams() -> None:
+    """What was closed leads nowhere; what an encoding cannot say is escaped."""
+    for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
+        if getattr(sys, name) is None:
+            setattr(sys, name, open(os.devnull, mode))
+    for stream in (sys.stdout, sys.stderr):
+        if isinstance(stream, io.TextIOWrapper):  # tests may have put another
+            stream.reconfigure(errors="backslashreplace")
+
+
 def run_command(command: click.Command, name: str, args: list[str] | None = None) -> None:
     """Runs a command and ends the process with its exit code."""
+    prepare_streams()
     try:
         code = command.main(args, prog_name=name, standalone_mode=False)
         sys.stdout.flush()

@@ -7,6 +7,7 @@ from __future__ import annotations
 import contextlib
 import json
 import os
+import re
 import sys
 import threading
 from concurrent.futures import Future
@@ -20,6 +21,8 @@ from .. import settings
 
 T = TypeVar("T")
 INTERRUPTED = 130
+MOST_TOKENS = 2**20  # more than any context
+CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # C0, DEL, C1, lone surrogates
 
 
 class Command(click.Command):
@@ -66,6 +69,12 @@ json_option = click.option("--json", "as_json", is_flag=True, help="One JSON val
 offline_option = click.option("--offline", is_flag=True, help="Use only what is on this machine; so does HF_HUB_OFFLINE=1.")
 
 
+def beginning(path: str, tokens: int) -> str:
+    """As much of a UTF-8 file as so many tokens take, and more: a token is rarely longer than 16 characters of 4 bytes."""
+    with open(path, "rb") as f:
+        return f.read(64 * tokens).decode("utf-8", "replace")
+
+
 # ---- names of models ----------------------------------------------------------------------------------------------------
 
 
@@ -109,6 +118,17 @@ def echo_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
 
 
+def printable(text: str, limit: int = 200) -> str:
+    """A text out of a file or an answer of a server, for a terminal: on one line, what could command it escaped, cut if it is long."""
+    shown = CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}" if match[0] < "\xff" else f"\\u{ord(match[0]):04x}", text[:limit + 1])
+    return shown if len(shown) <= limit else shown[:limit] + "..."
+
+
+def one_line(text: str) -> str:
+    """An error or warning."""
+    return printable(" ".join(text.split()), 1000)
+
+
 def coloured(stream: Any) -> bool:
     """Whether to send colours to a stream: a terminal, and the user does not object (no-color.org)."""
     return stream.isatty() and not os.environ.get("NO_COLOR")
@@ -128,13 +148,14 @@ def size(n: int) -> str:
 
 def table(head: tuple[str, ...], rows: list[tuple[str, ...]]) -> list[str]:
     """Lines with columns as wide as they need to be."""
+    rows = [tuple(map(printable, row)) for row in rows]
     widths = [max(len(row[i]) for row in [head, *rows]) for i in range(len(head))]
     lines = ["  ".join(cell.ljust(width) for cell, width in zip(row, widths)).rstrip() for row in [head, *rows]]
     return [bold(lines[0]), *lines[1:]]
 
 
 def warn(text: str) -> None:
-    click.echo("pymtp: warning: " + " ".join(text.split()), err=True)
+    click.echo("pymtp: warning: " + one_line(text), err=True)
 
 
 class Status:
@@ -145,7 +166,7 @@ class Status:
 
     def __call__(self, what: str) -> None:
         if self.shown:
-            click.echo(f"\r\x1b[K{what}", nl=False, err=True)
+            click.echo(f"\r\x1b[K{printable(what)}", nl=False, err=True)
 
     def clear(self) -> None:
         if self.shown:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .base import bold, command, echo_json, json_option, offline_option, or_leave, setting, size, status
+from .base import bold, command, echo_json, json_option, offline_option, or_leave, printable, setting, size, status
 from .models import DRAFTER, FORCE, KV, REFERENCE, THREADS, find, opened
 from .run import DraftType
 
@@ -18,7 +18,7 @@ class Contexts(click.ParamType):
     def convert(self, value: Any, param: Any, ctx: Any) -> Any:
         if isinstance(value, tuple):
             return value
-        if not all(part.strip().isdecimal() for part in value.split(",")):
+        if not all(part.strip().isdecimal() and len(part) < 20 for part in value.split(",")):
             self.fail(f"expected numbers of tokens separated by commas, found {value!r}", param, ctx)
         return tuple(dict.fromkeys(int(part) for part in value.split(",")))
 
@@ -70,8 +70,8 @@ def tables(done: dict[str, Any]) -> list[str]:
     lines = [f"machine  {machine['cpu']}, {machine['threads']} threads: reads {machine['read_bytes_per_second'] / 1e9:.1f} GB/s (best "
              f"{machine['read_bytes_per_second_best'] / 1e9:.1f}), {machine['int8_multiply_adds_per_second'] / 1e9:.0f} G int8 and "
              f"{machine['f32_multiply_adds_per_second'] / 1e9:.0f} G f32 multiply-adds/s",
-             f"model    {model['name'] or 'unnamed'}: {size(model['weight_bytes'])} in memory, {model['kv']} keys and values; drafter: "
-             + (model["drafter_name"] or "unnamed" if model["drafter_layers"] else "none")]
+             f"model    {printable(model['name']) or 'unnamed'}: {size(model['weight_bytes'])} in memory, {model['kv']} keys and values; drafter: "
+             + (printable(model["drafter_name"]) or "unnamed" if model["drafter_layers"] else "none")]
     for context in done["contexts"]:
         lines += ["", *context_table(context)]
     if done["prompt"]:

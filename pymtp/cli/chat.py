@@ -7,6 +7,7 @@ import pathlib
 import click
 
 from ..errors import Error
+from .base import one_line, printable
 from .run import Answerer
 
 HELP = '''/help      this list
@@ -19,7 +20,7 @@ Ctrl-C stops the answer, or drops what you are typing; twice in a row at the pro
 def interact(answerer: Answerer) -> None:
     """Reads prompts until the end of input. Errors of one answer do not end the chat."""
     save = _history()
-    click.echo(f"{answerer.model.info.name or 'model'}, {_drafts(answerer)}. /help for help.", err=True)
+    click.echo(f"{printable(answerer.model.info.name) or 'model'}, {_drafts(answerer)}. /help for help.", err=True)
     try:
         while (prompt := _read()) is not None:
             word = prompt.strip()
@@ -37,7 +38,7 @@ def interact(answerer: Answerer) -> None:
 
 def _drafts(answerer: Answerer) -> str:
     path = answerer.model.drafter_path
-    return f"drafts by {os.path.basename(path)}" if path else "no drafter"
+    return f"drafts by {printable(os.path.basename(path))}" if path else "no drafter"
 
 
 def _answer(answerer: Answerer, prompt: str) -> None:
@@ -46,7 +47,7 @@ def _answer(answerer: Answerer, prompt: str) -> None:
     except KeyboardInterrupt:
         pass
     except Error as error:
-        click.echo(f"pymtp: {error}", err=True)
+        click.echo("pymtp: " + one_line(str(error)), err=True)
 
 
 def _read() -> str | None:

@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from ..tokenizer import Tokenizer
 
 DRAFTED = "green"
+WAITING = 4096  # characters: text is behind its tokens by a stop string at most, and what is never shown must not pile up
 
 
 class DraftView:
@@ -23,7 +24,7 @@ class DraftView:
 
     def __init__(self, tokenizer: "Tokenizer"):
         self.decoder = tokenizer.decoder()
-        self.waiting: deque[tuple[str, bool]] = deque()  # (character, whether its token was a draft)
+        self.waiting: deque[tuple[str, bool]] = deque(maxlen=WAITING)  # (character, whether its token was a draft)
 
     def push(self, tokens: Iterable[int], drafted: int) -> None:
         """The tokens of a step, of which the first `drafted` were drafts."""
@@ -41,6 +42,8 @@ class DraftView:
 
     def _owners(self, text: str) -> list[bool]:
         """Takes text off the queue, with all before it: as it stands there, or else character by character."""
+        if not text:
+            return []
         at = max(0, "".join(character for character, _ in self.waiting).find(text))
         for _ in range(at):
             self.waiting.popleft()

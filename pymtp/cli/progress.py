@@ -7,6 +7,8 @@ from typing import Callable, Iterator
 from rich.console import Console
 from rich.progress import BarColumn, DownloadColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+from .base import printable
+
 
 @contextlib.contextmanager
 def bar(title: str, total: int, of_bytes: bool = True) -> Iterator[Callable[..., None]]:
@@ -16,4 +18,4 @@ def bar(title: str, total: int, of_bytes: bool = True) -> Iterator[Callable[...,
     columns = (TextColumn("{task.description}", markup=False), BarColumn(), count, TimeRemainingColumn(), TextColumn("{task.fields[note]}", markup=False))
     with Progress(*columns, console=console, transient=True, disable=not console.is_terminal) as progress:
         task = progress.add_task(title, total=total, note="")
-        yield lambda n, note="": progress.update(task, advance=n, note=note)
+        yield lambda n, note="": progress.update(task, advance=n, note=printable(note))

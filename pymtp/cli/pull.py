@@ -3,7 +3,7 @@ from __future__ import annotations
 
 import click
 
-from .base import command, echo_json, json_option, size, warn
+from .base import command, echo_json, json_option, printable, size, warn
 from .models import DRAFTER, REFERENCE
 
 
@@ -29,4 +29,4 @@ def pull(target: str, drafter: str, as_json: bool) -> None:
     if as_json:
         echo_json(vars(pair))
     else:
-        click.echo(f"{pair.name}: {size(pair.bytes)}, {'drafter ' + pair.drafter if pair.drafter else 'no drafter'}")
+        click.echo(f"{printable(pair.name)}: {size(pair.bytes)}, {'drafter ' + printable(pair.drafter) if pair.drafter else 'no drafter'}")

@@ -5,7 +5,7 @@ import sys
 
 import click
 
-from .base import Installed, command, echo_json, json_option, size
+from .base import Installed, command, echo_json, json_option, printable, size
 
 
 @command(short_help="Remove pulled models.", examples="""
@@ -23,11 +23,11 @@ def rm(names: tuple[str, ...], yes: bool, as_json: bool) -> None:
     for name in names:
         plan = hub.remove(name)
         if not yes:
-            ask(f"remove {plan.name}: {len(plan.files)} files, {size(plan.bytes)}{f' ({len(plan.kept)} in use stay)' if plan.kept else ''}?")
+            ask(f"remove {printable(plan.name)}: {len(plan.files)} files, {size(plan.bytes)}{f' ({len(plan.kept)} in use stay)' if plan.kept else ''}?")
         plan.execute()
         removed.append({"name": plan.name, "bytes": plan.bytes, "files": plan.files, "kept": plan.kept})
         if not as_json:
-            click.echo(f"removed {plan.name}: {size(plan.bytes)}")
+            click.echo(f"removed {printable(plan.name)}: {size(plan.bytes)}")
     if as_json:
         echo_json(removed)
 

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from .base import Reference, command, echo_json, json_option, size
+from .base import Reference, command, echo_json, json_option, printable, size
 
 if TYPE_CHECKING:
     from ..gguf_file import File, Tensor
@@ -57,44 +57,42 @@ def show_known(name: str, as_json: bool) -> bool:
     if as_json:
         echo_json(about)
     else:
-        click.echo(f"{known.name} is not on this machine: pymtp pull {name}")
+        click.echo(f"{printable(known.name)} is not on this machine: pymtp pull {printable(name)}")
         section("catalogue", [(key, ", ".join(value) if isinstance(value, list) else value) for key, value in about.items()])
     return True
 
 
 def show_file(file: str, pair: "Resolved | None", items: int, as_json: bool) -> None:
+    from ..generate import INT32
     from ..gguf_file import File
 
     with File(file) as opened:
         tensors = list(opened.tensors())
-        metadata = {key: opened.value_json(key, items) for key in opened.keys()}
+        metadata = {key: opened.value_json(key, min(items, INT32)) for key in opened.keys()}
         memory = needed(opened, file, pair.drafter if pair else None, tensors)
     if as_json:
         echo_json({"file": file, "model": vars(pair) if pair else None,
                    "metadata": {k: json.loads(v or "null", strict=False) for k, v in metadata.items()},
                    "tensors": [vars(t) for t in tensors], "memory": memory})
         return
-    click.echo(f"{file}: {len(metadata)} keys, {len(tensors)} tensors, {size(sum(t.bytes for t in tensors))}")
+    click.echo(f"{printable(file)}: {len(metadata)} keys, {len(tensors)} tensors, {size(sum(t.bytes for t in tensors))}")
     if pair:
         origin = f"{pair.repo} at {pair.commit}" if pair.repo else "local"
         section("model", [("name", pair.name), ("from", origin), ("quantization", pair.quant), ("drafter", pair.drafter or "none"),
                           ("licence", pair.licence or "unknown"), ("files", size(pair.bytes))])
-    section("metadata", [(key, shorten(value or "")) for key, value in metadata.items()])
+    section("metadata", [(key, value or "") for key, value in metadata.items()])
     section("tensors (rows x row length)", grouped(tensors))
     section("formats", [(kind, f"{n} tensors, {size(total)}") for kind, n, total in formats(tensors)])
     section("memory", [(name.replace("_", " "), size(value)) for name, value in memory.items()])
 
 
 def section(title: str, rows: list[tuple[str, str]]) -> None:
+    rows = [(printable(name), printable(value)) for name, value in rows]
     if rows:
         width = max(len(name) for name, _ in rows)
         click.echo(f"\n{title}")
         for name, value in rows:
             click.echo(f"  {name.ljust(width)}  {value}")
-
-
-def shorten(value: str, limit: int = 160) -> str:
-    return value if len(value) <= limit else value[:limit] + "..."
 
 
 def formats(tensors: list["Tensor"]) -> list[tuple[str, int, int]]:

@@ -5,7 +5,7 @@ from typing import Any
 
 import click
 
-from .base import bold, command, echo_json, json_option, offline_option, or_leave, status, with_options
+from .base import bold, command, echo_json, json_option, offline_option, or_leave, printable, status, with_options
 from .models import DRAFTER, LOADING, REFERENCE, find, opened
 from .run import DraftType
 
@@ -41,7 +41,7 @@ def verify(target: str, drafter: str, tokens: int, depths: tuple[Any, ...], offl
 def lines(done: dict[str, Any]) -> list[str]:
     """A line for each prompt and way of sampling, then the verdict."""
     depths = [d["depth"] for d in done["runs"][0]["depths"]]
-    out = [f"{done['model'] or 'unnamed'}, drafts by {done['drafter'] or 'unnamed'}; {done['cpu']}, {done['threads']} threads",
+    out = [f"{printable(done['model']) or 'unnamed'}, drafts by {printable(done['drafter']) or 'unnamed'}; {done['cpu']}, {done['threads']} threads",
            bold(f"{'tokens/s':18}" + "".join(f"{name:>14}" for name in ["no drafts", *(f"depth {d}" for d in depths)]))]
     for run in done["runs"]:
         cells = [f"{run['tokens_per_second']:.1f}", *(cell(d) for d in run["depths"])]

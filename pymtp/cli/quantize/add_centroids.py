@@ -74,8 +74,8 @@ def hidden_rows(drafter: str, target: str, text_file: str, tokens: int, threads:
     from ...model import Model
     from ..progress import bar
 
-    with open(text_file, "rb") as f:
-        text = f.read(64 * tokens).decode("utf-8", "replace")  # a token is rarely longer than 16 characters of 4 bytes
+    tokens = min(tokens, base.MOST_TOKENS)
+    text = base.beginning(text_file, tokens)
     with Model(target, drafter, threads=threads) as model:
         ids = model.tokenize(text, bos=True)[:min(tokens, model.info.context - 1)]
         with bar("text", len(ids) - 1, of_bytes=False) as advance:
@@ -83,15 +83,15 @@ def hidden_rows(drafter: str, target: str, text_file: str, tokens: int, threads:
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    from ..base import size
+    from ..base import printable, size
 
     shape = f"{result['clusters']} clusters of {result['members']} rows"
     if not result["written"]:
-        return [f"{result['target']} would get {shape}, of width {result['width']}"]
+        return [f"{printable(result['target'])} would get {shape}, of width {result['width']}"]
     source = f"{result['measured']} hidden rows of the text" if result["hidden"] == "text" else \
         f"{result['measured']} stand-ins for hidden rows (random head rows with noise; --target and --text measure real ones)"
     out = [f"recall of the dense head's first choice, with {source}:", "  top k  rows a step      recall"]
     for line in result["table"]:
         mark = "  <- written" if line["top"] == result["top_k"] else ""
         out.append(f"{line['top']:7}  {line['rows']:10}  {line['recall']:10.4f}{mark}")
-    return out + [f"{result['target']} has {shape} (mean cosine {result['objective']:.3f}), {size(result['bytes'])}; {result['seconds']:.1f} s"]
+    return out + [f"{printable(result['target'])} has {shape} (mean cosine {result['objective']:.3f}), {size(result['bytes'])}; {result['seconds']:.1f} s"]

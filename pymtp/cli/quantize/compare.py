@@ -36,8 +36,8 @@ def command(a: str, b: str, text_file: str | None, tokens: int, threads: int | N
                                   "only_a": compare.names_only_in(file_a, file_b), "only_b": compare.names_only_in(file_b, file_a),
                                   "tensors": [vars(t) for t in tensors], "predictions": None}
     if text_file is not None:
-        with open(text_file, "rb") as f:
-            text = f.read(64 * tokens).decode("utf-8", "replace")  # far more than so many tokens take
+        tokens = min(tokens, base.MOST_TOKENS)
+        text = base.beginning(text_file, tokens)
         with bar("text", 2 * (tokens - 1), of_bytes=False) as advance:
             result["predictions"] = vars(compare.compare_predictions(a, b, text, tokens, threads, advance))
     if as_json:
@@ -47,19 +47,18 @@ def command(a: str, b: str, text_file: str | None, tokens: int, threads: int | N
 
 
 def lines(result: dict[str, Any]) -> list[str]:
-    from ..base import size
-    from ..show import shorten
+    from ..base import printable, size
 
     out = []
     if result["keys"]:
         out.append("keys")
         for k in result["keys"]:
-            out.append(f"  {k['key']}: " + " -> ".join("(none)" if k[f] is None else shorten(k[f], 40) for f in ("a", "b")))
+            out.append(f"  {printable(k['key'])}: " + " -> ".join("(none)" if k[f] is None else printable(k[f], 40) for f in ("a", "b")))
     for side in ("a", "b"):
-        out += [f"only in {result[side]}: {name}" for name in result["only_" + side]]
+        out += [f"only in {printable(result[side])}: {printable(name)}" for name in result["only_" + side]]
     changed = [t for t in result["tensors"] if t["type_a"] != t["type_b"] or t["dims_a"] != t["dims_b"] or t["max_abs"] != 0]
     if changed:
-        width = max(len(t["name"]) for t in changed)
+        width = max(len(printable(t["name"])) for t in changed)
         out.append(f"{'tensor'.ljust(width)}  type               A bytes     B bytes  relative RMS   largest error")
         out += [tensor_line(t, width) for t in changed]
     total = [sum(t["bytes_" + side] for t in result["tensors"]) for side in ("a", "b")]
@@ -74,8 +73,9 @@ def lines(result: dict[str, Any]) -> list[str]:
 
 def tensor_line(t: dict[str, Any], width: int) -> str:
     kind = t["type_a"] if t["type_a"] == t["type_b"] else f"{t['type_a']} -> {t['type_b']}"
+    name = base.printable(t["name"]).ljust(width)
     if t["dims_a"] != t["dims_b"]:
         shapes = " and ".join(" x ".join(map(str, reversed(t[f]))) for f in ("dims_a", "dims_b"))
-        return f"{t['name'].ljust(width)}  {kind:16}  shapes {shapes}"
+        return f"{name}  {kind:16}  shapes {shapes}"
     errors = [("-" if v is None or not math.isfinite(v) else f"{v:.3g}") for v in (t["relative_rms"], t["max_abs"])]
-    return f"{t['name'].ljust(width)}  {kind:16}  {t['bytes_a']:9}  {t['bytes_b']:10}  {errors[0]:>12}  {errors[1]:>14}"
+    return f"{name}  {kind:16}  {t['bytes_a']:9}  {t['bytes_b']:10}  {errors[0]:>12}  {errors[1]:>14}"

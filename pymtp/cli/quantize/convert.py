@@ -30,7 +30,7 @@ def command(folder: str, target: str, mix: str, overrides: tuple[str, ...], no_c
     """Write a Hugging Face checkpoint of Gemma 4 or of a drafter (config.json, *.safetensors, tokenizer.json) as OUT.gguf."""
     from ... import convert, mixes
     from ..progress import bar
-    from ..base import size
+    from ..base import printable, size
 
     name = mix.upper()
     if name not in mixes.MIXES:
@@ -52,13 +52,13 @@ def command(folder: str, target: str, mix: str, overrides: tuple[str, ...], no_c
                         "written": not dry_run, "seconds": seconds})
         return
     if dry_run:
-        width = max(len(t["name"]) for t in tensors)
+        width = max(len(printable(t["name"])) for t in tensors)
         for t in tensors:
             dims = " x ".join(map(str, reversed(t["dims"])))
             change = t["to"] if t["from"] == t["to"] else f"{t['from']} -> {t['to']}"
-            click.echo(f"{t['name'].ljust(width)}  {dims:>20}  {change:16}  {size(t['bytes_to']):>10}  {t['source'] or 'new'}")
+            click.echo(f"{printable(t['name']).ljust(width)}  {dims:>20}  {change:16}  {size(t['bytes_to']):>10}  {printable(t['source'] or 'new')}")
     for note in notes:
-        click.echo(note)
+        click.echo(printable(note, 1000))
     weights = sum(math.prod(t["dims"]) for t in tensors)
-    click.echo(f"{target} {'would be' if dry_run else 'is'} {size(total)} in {len(tensors)} tensors, "
+    click.echo(f"{printable(target)} {'would be' if dry_run else 'is'} {size(total)} in {len(tensors)} tensors, "
                f"{8 * sum(t['bytes_to'] for t in tensors) / weights:.2f} bits a weight" + ("" if dry_run else f"; {seconds:.1f} s"))

@@ -33,7 +33,8 @@ def command(model: str, texts: tuple[str, ...], output: str, piece: int, limit: 
         raise WriteError(f"{output}: exists already")
     contents = [read_text(path) for path in texts]
     with Model(model, None, threads=threads) as opened:
-        prompts = imatrix.pieces(opened, contents, min(piece, opened.info.context))[:limit]
+        piece = min(piece, opened.info.context)
+        prompts = imatrix.pieces(opened, contents, piece)[:limit]
         if not prompts:
             raise ArgumentError("TEXT: expected at least one token, found none")
         tokens = sum(map(len, prompts))
@@ -47,7 +48,7 @@ def command(model: str, texts: tuple[str, ...], output: str, piece: int, limit: 
     if as_json:
         base.echo_json(result)
     else:
-        click.echo(f"{output}: {len(sums)} tensors, {tokens} tokens in {len(prompts)} pieces, perplexity {result['perplexity']:.3f}"
+        click.echo(f"{base.printable(output)}: {len(sums)} tensors, {tokens} tokens in {len(prompts)} pieces, perplexity {result['perplexity']:.3f}"
                    + (f"; {unseen} experts' matrices met no token" if unseen else ""))
 
 

@@ -34,11 +34,11 @@ def command(file: str, by_type: bool, as_json: bool) -> None:
         base.echo_json({"file": file, **total, "types": types, "tensors": tensors})
         return
     if not by_type:
-        show([(t["name"], " x ".join(map(str, reversed(t["dims"]))), t) for t in tensors])
+        show([(base.printable(t["name"]), " x ".join(map(str, reversed(t["dims"]))), t) for t in tensors])
         click.echo()
     show([(t["type"], f"{t['tensors']} tensors", {**t, "type": ""}) for t in types])
     bits = 8 * total["bytes"] / max(total["weights"], 1)
-    click.echo(f"\n{file}: {size(total['bytes'])}, {bits:.2f} bits a weight; a token reads {size(total['per_token'])}")
+    click.echo(f"\n{base.printable(file)}: {size(total['bytes'])}, {bits:.2f} bits a weight; a token reads {size(total['per_token'])}")
 
 
 def by_types(tensors: list[dict[str, Any]], total: dict[str, int]) -> list[dict[str, Any]]:

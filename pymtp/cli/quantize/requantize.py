@@ -32,7 +32,7 @@ def command(source: str, target: str, mix: str, overrides: tuple[str, ...], impo
     """
     from ... import imatrix, mixes, quantize
     from ..progress import bar
-    from ..base import size
+    from ..base import printable, size
 
     name = mix.upper()
     if name not in mixes.MIXES:
@@ -54,18 +54,18 @@ def command(source: str, target: str, mix: str, overrides: tuple[str, ...], impo
         show_plan(result["tensors"], matrix is not None)
     weights = sum(math.prod(t["dims"]) for t in result["tensors"])
     verb = "would be" if dry_run else "is"
-    click.echo(f"{target} {verb} {size(plan.bytes)}, {8 * sum(t['bytes_to'] for t in result['tensors']) / max(weights, 1):.2f} bits a weight; {source} has {size(result['bytes_from'])} "
+    click.echo(f"{printable(target)} {verb} {size(plan.bytes)}, {8 * sum(t['bytes_to'] for t in result['tensors']) / max(weights, 1):.2f} bits a weight; {printable(source)} has {size(result['bytes_from'])} "
                f"in {len(plan.changes)} tensors" + ("" if dry_run else f"; {result['seconds']:.1f} s"))
 
 
 def show_plan(tensors: list[dict[str, Any]], with_importance: bool) -> None:
-    from ..base import size
+    from ..base import printable, size
 
-    width = max((len(t["name"]) for t in tensors), default=0)
+    width = max((len(printable(t["name"])) for t in tensors), default=0)
     for t in tensors:
         dims = " x ".join(map(str, reversed(t["dims"])))
         change = t["from"] if t["from"] == t["to"] else f"{t['from']} -> {t['to']}"
         mark = " *" if t["importance"] else ""
-        click.echo(f"{t['name'].ljust(width)}  {dims:>20}  {change:16}  {size(t['bytes_to']):>10}{mark}")
+        click.echo(f"{printable(t['name']).ljust(width)}  {dims:>20}  {change:16}  {size(t['bytes_to']):>10}{mark}")
     if with_importance:
         click.echo("* weighed by the importance matrix")
