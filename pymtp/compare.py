@@ -64,8 +64,9 @@ class Predictions:
 # ---- keys ----
 
 def compare_keys(a: File, b: File) -> list[KeyDifference]:
-    names_a, names_b = a.keys(), b.keys()
-    both = names_a + [k for k in names_b if k not in set(names_a)]
+    names_a = a.keys()
+    known = set(names_a)
+    both = names_a + [k for k in b.keys() if k not in known]
     return [KeyDifference(k, a.value_json(k, 3), b.value_json(k, 3)) for k in both if a.value_bytes(k) != b.value_bytes(k)]
 
 
