@@ -66,7 +66,7 @@ def encode(kind: str, value: Any) -> bytes:
     number = _type_number(kind)
     try:
         return struct.pack("<I", number) + _payload(kind, value)
-    except (struct.error, AttributeError, TypeError) as error:
+    except (struct.error, AttributeError, TypeError, OverflowError) as error:
         raise ArgumentError(f"a value of kind {kind}: {error}") from None
 
 

@@ -129,6 +129,17 @@ def test_a_model_and_itself(pair):
     assert found.positions == 19 and found.kl == 0 and found.top1 == 1 and found.perplexity_a == found.perplexity_b
 
 
+@pytest.mark.parametrize("tokens", [10**14, 10**20])
+def test_more_tokens_than_the_text_has(pair, tokens):
+    assert compare.compare_predictions(*pair, TEXT, tokens) == compare.compare_predictions(*pair, TEXT)
+
+
+@pytest.mark.parametrize("tokens", [1, 0, -1, -10**20])
+def test_no_tokens(pair, tokens):
+    with pytest.raises(ArgumentError, match=f"tokens: expected at least 2, found {tokens}"):
+        compare.compare_predictions(*pair, TEXT, tokens)
+
+
 def test_refused(data, pair, monkeypatch):
     with pytest.raises(ArgumentError, match="at least two tokens"):
         compare.compare_predictions(*pair, "")

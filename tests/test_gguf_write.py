@@ -67,7 +67,7 @@ def test_readers_agree(tmp_path):
 
 
 def test_values_of_the_wrong_kind():
-    for kind, value in (("u8", 256), ("u32", -1), ("f32", "x"), ("str", 5), ("[u32]", 5), ("[u8]", [300])):
+    for kind, value in (("u8", 256), ("u32", -1), ("f32", "x"), ("f32", 1e300), ("f64", 10**400), ("str", 5), ("[u32]", 5), ("[u8]", [300])):
         with pytest.raises(ArgumentError, match="kind"):
             encode(kind, value)
     with pytest.raises(ArgumentError, match="u7"):

@@ -71,7 +71,8 @@ def _tokens(top: Fields, model: Fields, rows: int) -> tuple[list[str], list[int]
         if vocab.get(piece, i) != i or by_id.setdefault(i, piece) != piece:
             raise FormatError(f"{top.where}: key 'added_tokens': expected token {shown(piece)} at its place in the vocabulary, found it at {i}")
         if " " in piece or any(token.get(flag) for flag in ("single_word", "lstrip", "rstrip")):
-            raise UnsupportedError(f"{top.where}: key 'added_tokens': token {shown(piece)}: expected one without spaces, single_word, lstrip or rstrip")
+            raise UnsupportedError(f"{top.where}: key 'added_tokens': token {shown(piece)}: expected one without spaces, "
+                                   "single_word, lstrip or rstrip")
         types[i] = CONTROL if token["special"] and piece not in MARKERS else USER_DEFINED
     if len(by_id) != len(vocab.keys() | {t["content"] for t in added}) or sorted(by_id) != list(range(len(by_id))):
         raise FormatError(f"{top.where}: key 'model.vocab': expected each id in 0..{len(by_id) - 1} once")
