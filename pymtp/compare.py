@@ -64,8 +64,9 @@ class Predictions:
 # ---- keys ----
 
 def compare_keys(a: File, b: File) -> list[KeyDifference]:
-    names_a, names_b = a.keys(), b.keys()
-    both = names_a + [k for k in names_b if k not in set(names_a)]
+    names_a = a.keys()
+    known = set(names_a)
+    both = names_a + [k for k in b.keys() if k not in known]
     return [KeyDifference(k, a.value_json(k, 3), b.value_json(k, 3)) for k in both if a.value_bytes(k) != b.value_bytes(k)]
 
 
@@ -169,6 +170,8 @@ def _record(path: str | os.PathLike[str], text: str, tokens: int, threads: int |
 def compare_predictions(a: str | os.PathLike[str], b: str | os.PathLike[str], text: str, tokens: int = 512, threads: int | None = None,
                         progress: Callable[[int], None] = lambda n: None) -> Predictions:
     """Both models on the first `tokens` tokens of a text after one BOS. progress(rows) is called after every pass, of both."""
+    if tokens < 2:
+        raise ArgumentError(f"tokens: expected at least 2, found {tokens}")
     with tempfile.TemporaryFile(prefix="pymtp-logits-") as store:
         ids, vocab, nll_a = _record(a, text, tokens, threads, store, progress)
         positions, nll_b, kl, same = len(ids) - 1, 0.0, 0.0, 0

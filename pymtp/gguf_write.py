@@ -6,7 +6,7 @@
 
 The file appears under its name when it is complete and on the disk, or not at all: it grows under a hidden name in the same folder,
 which is removed when anything fails, and on Ctrl-C, SIGTERM and SIGHUP. What a killed process left there, the next write of
-the same name removes. Memory holds one chunk of one tensor. Keys and their order are the caller's.
+the same name (its first characters) removes. Memory holds one chunk of one tensor. Keys and their order are the caller's.
 """
 from __future__ import annotations
 
@@ -17,6 +17,7 @@ import os
 import pathlib
 import secrets
 import signal
+import stat
 import struct
 import threading
 from dataclasses import dataclass
@@ -24,10 +25,13 @@ from typing import Any, BinaryIO, Callable, Iterable, Iterator, Mapping, Sequenc
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
+from ._lib import path_bytes
 from .errors import ArgumentError, WriteError
 
 SLICE_BYTES = 64 << 20  # most bytes of a chunk, by agreement: what producers of tensor data cut their work into
 ALIGNMENT = 32          # unless general.alignment says otherwise
+PART_NAME = 32          # characters of a file's name in its hidden one, whose length has a limit as well
+MAX_ALIGNMENT = 1 << 20  # every tensor may be padded by so much
 NUMBERS = {"u8": (0, "B"), "i8": (1, "b"), "u16": (2, "H"), "i16": (3, "h"), "u32": (4, "I"), "i32": (5, "i"), "f32": (6, "f"),
            "bool": (7, "?"), "u64": (10, "Q"), "i64": (11, "q"), "f64": (12, "d")}
 STRING, ARRAY = 8, 9
@@ -62,7 +66,7 @@ def encode(kind: str, value: Any) -> bytes:
     number = _type_number(kind)
     try:
         return struct.pack("<I", number) + _payload(kind, value)
-    except (struct.error, AttributeError, TypeError) as error:
+    except (struct.error, AttributeError, TypeError, OverflowError) as error:
         raise ArgumentError(f"a value of kind {kind}: {error}") from None
 
 
@@ -99,14 +103,18 @@ def alignment_of(keys: Mapping[str, bytes]) -> int:
     raw = keys.get("general.alignment")
     if raw is None:
         return ALIGNMENT
-    value = struct.unpack("<I", raw[4:])[0] if raw[:4] == struct.pack("<I", NUMBERS["u32"][0]) else 0
+    if len(raw) != 8 or raw[:4] != struct.pack("<I", NUMBERS["u32"][0]):
+        raise ArgumentError("general.alignment: expected a u32, found another type")
+    value = struct.unpack("<I", raw[4:])[0]
+    if value > MAX_ALIGNMENT:
+        raise ArgumentError(f"general.alignment: expected at most {MAX_ALIGNMENT}, found {value}")
     if value < 8 or value & (value - 1):
-        raise ArgumentError("general.alignment: expected a u32, a power of two from 8")
+        raise ArgumentError(f"general.alignment: expected a power of two from 8, found {value}")
     return value
 
 
 def header(keys: Mapping[str, bytes], tensors: Sequence[Entry]) -> bytes:
-    """Everything before the data, padded to where it begins."""
+    """Everything before the data, but for the padding to where it begins."""
     alignment, offset = alignment_of(keys), 0
     parts = [struct.pack("<4sIQQ", b"GGUF", 3, len(tensors), len(keys))]
     for key, value in keys.items():
@@ -114,14 +122,13 @@ def header(keys: Mapping[str, bytes], tensors: Sequence[Entry]) -> bytes:
     for t in tensors:
         parts += [_payload("str", t.name), struct.pack(f"<I{len(t.dims)}QIQ", len(t.dims), *t.dims, GGMLQuantizationType[t.type], offset)]
         offset += padded(t.bytes, alignment)
-    head = b"".join(parts)
-    return head + bytes(padded(len(head), alignment) - len(head))
+    return b"".join(parts)
 
 
 def file_bytes(keys: Mapping[str, bytes], tensors: Sequence[Entry]) -> int:
     """Size of the file that write() makes."""
     alignment = alignment_of(keys)
-    return len(header(keys, tensors)) + sum(padded(t.bytes, alignment) for t in tensors)
+    return padded(len(header(keys, tensors)), alignment) + sum(padded(t.bytes, alignment) for t in tensors)
 
 
 # ---- the file under its hidden name ----
@@ -159,17 +166,23 @@ def _signals_unwind() -> Iterator[None]:
 def _remove_abandoned(folder: pathlib.Path, prefix: str) -> None:
     """Removes partial files whose writer is gone: it would hold their lock."""
     for path in folder.glob(glob.escape(prefix) + "*"):
-        with contextlib.suppress(OSError), open(path, "rb") as f:
-            fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            path.unlink()
+        with contextlib.suppress(OSError):
+            if path.is_file():  # to open a pipe could take for ever
+                with open(path, "rb") as f:
+                    fcntl.flock(f, fcntl.LOCK_EX | fcntl.LOCK_NB)
+                    path.unlink()
 
 
 def _check_target(path: pathlib.Path, overwrite: bool) -> None:
-    if not os.path.lexists(path):
+    try:
+        mode = os.lstat(path).st_mode
+    except FileNotFoundError:
         return
+    except OSError as error:  # a name too long, a folder that is none
+        raise WriteError(f"{path}: {error.strerror}") from None
     if not overwrite:
         raise WriteError(f"{path}: exists already")
-    if path.is_symlink() or not path.is_file():
+    if not stat.S_ISREG(mode):
         raise WriteError(f"{path}: expected a regular file to replace, found something else")
 
 
@@ -177,9 +190,9 @@ def _check_target(path: pathlib.Path, overwrite: bool) -> None:
 def new_file(path: str | os.PathLike[str], size: int, overwrite: bool = False) -> Iterator[BinaryIO]:
     """A file to write `size` bytes into; at the end of the block it is on the disk under its name. Without overwrite, an existing
     file is refused. Failures of the system are raised as WriteError."""
-    final = pathlib.Path(path)
+    final = pathlib.Path(os.fsdecode(path_bytes(path)))
     _check_target(final, overwrite)
-    prefix = f".{final.name}.part-"
+    prefix = f".{final.name[:PART_NAME]}.part-"
     part = final.with_name(prefix + f"{os.getpid()}-{secrets.token_hex(4)}")
     _remove_abandoned(final.parent, prefix)
     with _signals_unwind():
@@ -201,7 +214,8 @@ def new_file(path: str | os.PathLike[str], size: int, overwrite: bool = False) -
             name = final if error.filename in (None, str(part)) else error.filename
             raise WriteError(f"{name}: {error.strerror or error}") from error
         finally:
-            part.unlink(missing_ok=True)
+            with contextlib.suppress(OSError):  # it is gone, or its folder: an error tells more than this would
+                part.unlink()
 
 
 def _sync_folder(folder: pathlib.Path) -> None:
@@ -220,6 +234,7 @@ def write(path: str | os.PathLike[str], keys: Mapping[str, bytes], tensors: Sequ
     head, alignment, size = header(keys, tensors), alignment_of(keys), file_bytes(keys, tensors)
     with new_file(path, size, overwrite) as f:
         f.write(head)
+        f.write(bytes(padded(len(head), alignment) - len(head)))
         for t in tensors:
             left = t.bytes
             for chunk in t.chunks():

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Callable, Mapping, Sequence
 import numpy as np
 
 from ._lib import Call, ffi, lib, new_struct, text
-from .errors import FormatError, StateError
+from .errors import ArgumentError, FormatError, StateError
 from .gguf_file import File, Tensor
 from .gguf_write import Entry, encode, write
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from .model import Model
 
 SUMS, COUNTS = ".in_sum2", ".counts"
+U32_MAX = 2**32 - 1
 
 
 @dataclass(frozen=True)
@@ -60,7 +61,8 @@ def read(path: str | os.PathLike[str]) -> Imatrix:
         if not entries:
             raise FormatError(f"{path}: expected tensors named *{SUMS}, found none")
         datasets, chunks = file.value("imatrix.datasets", []), file.value("imatrix.chunk_count", 0)
-    return Imatrix(os.fspath(path), entries, datasets if isinstance(datasets, list) else [], chunks if isinstance(chunks, int) else 0)
+    return Imatrix(os.fspath(path), entries, datasets if isinstance(datasets, list) else [],
+                   chunks if type(chunks) is int and 0 <= chunks <= U32_MAX else 0)
 
 
 def _read_entry(path: object, file: File, tensors: Mapping[str, tuple[int, Tensor]], name: str) -> Sums:
@@ -83,7 +85,7 @@ def save(path: str | os.PathLike[str], entries: Mapping[str, Sums], datasets: Se
          overwrite: bool = False) -> int:
     """Writes a file; returns its size. chunks pieces of text of chunk_size tokens each went in."""
     keys = {"general.type": encode("str", "imatrix"), "imatrix.datasets": encode("[str]", list(datasets)),
-            "imatrix.chunk_count": encode("u32", chunks), "imatrix.chunk_size": encode("u32", chunk_size)}
+            "imatrix.chunk_count": encode("u32", chunks), "imatrix.chunk_size": encode("u32", min(chunk_size, U32_MAX))}
     tensors = []
     for name, s in sorted(entries.items()):
         tensors.append(Entry(name + SUMS, "F32", [s.sums.shape[1], s.sums.shape[0]], _whole(s.sums)))
@@ -102,6 +104,8 @@ ROWS = 64  # of logits computed at once
 
 def pieces(model: "Model", texts: Sequence[str], tokens: int) -> list[list[int]]:
     """Texts as prompts of at most `tokens` tokens, each of which begins with BOS; those of fewer than 2 are left out."""
+    if tokens < 2:
+        raise ArgumentError(f"tokens: expected at least 2, found {tokens}")
     bos = model.tokenize("", bos=True)
     step, out = tokens - len(bos), []
     for each in texts:

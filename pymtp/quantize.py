@@ -15,7 +15,7 @@ from gguf import GGML_QUANT_VERSION
 from . import codec, imatrix, mixes
 from .errors import ArgumentError, Error, FormatError, UnsupportedError
 from .gguf_file import File, Tensor
-from .gguf_write import SLICE_BYTES, Entry, encode, file_bytes, row_bytes, write
+from .gguf_write import SLICE_BYTES, Entry, alignment_of, encode, file_bytes, row_bytes, write
 
 SLICE_VALUES = SLICE_BYTES // 8  # values decoded at once: with what they are read from and written as, about SLICE_BYTES
 
@@ -125,6 +125,10 @@ def copied_keys(file: File, source: object) -> dict[str, bytes]:
             raise FormatError(f"{source}: key '{key}': is no UTF-8")
         if not key.startswith("split."):
             keys[key] = value
+    try:
+        alignment_of(keys)
+    except ArgumentError as error:
+        raise UnsupportedError(f"{source}: {error}") from None
     return keys
 
 

@@ -66,6 +66,18 @@ def test_keys(pair):
     assert found == {"general.name": ('"Target"', '"other"'), "general.description": (None, '"new"'), "gemma4.block_count": ("12", "12")}
 
 
+def test_many_keys(tmp_path):
+    """In linear time: a look at every key of one file for every key of the other took minutes."""
+    n, files = 20_000, []
+    for name, value in (("a", 1), ("b", 2)):
+        builder = Builder().kv("general.architecture", "str", "x")
+        for i in range(n):
+            builder.kv(f"k{i}", "u8", value if i == 7 else 0)
+        files.append(builder.kv(f"only {name}", "u8", 0).write(tmp_path / f"{name}.gguf"))
+    with File(files[0]) as a, File(files[1]) as b:
+        assert [(k.key, k.a, k.b) for k in compare.compare_keys(a, b)] == [("k7", "1", "2"), ("only a", "0", None), ("only b", None, "0")]
+
+
 def test_odd_tensors(tmp_path):
     """Other shapes, integers, doubles, types nobody knows, zeros, infinities, tensors of one file only."""
     x = np.arange(6, dtype=np.float64)
@@ -115,6 +127,17 @@ def test_predictions_are_numpys(pair, monkeypatch, chunk):
 def test_a_model_and_itself(pair):
     found = compare.compare_predictions(pair[0], pair[0], TEXT, tokens=20)
     assert found.positions == 19 and found.kl == 0 and found.top1 == 1 and found.perplexity_a == found.perplexity_b
+
+
+@pytest.mark.parametrize("tokens", [10**14, 10**20])
+def test_more_tokens_than_the_text_has(pair, tokens):
+    assert compare.compare_predictions(*pair, TEXT, tokens) == compare.compare_predictions(*pair, TEXT)
+
+
+@pytest.mark.parametrize("tokens", [1, 0, -1, -10**20])
+def test_no_tokens(pair, tokens):
+    with pytest.raises(ArgumentError, match=f"tokens: expected at least 2, found {tokens}"):
+        compare.compare_predictions(*pair, TEXT, tokens)
 
 
 def test_refused(data, pair, monkeypatch):

@@ -1,5 +1,6 @@
 """Checkpoints that must be refused: one line that names the file and the key or tensor, and no file left behind."""
 import json
+import os
 import subprocess
 import sys
 
@@ -8,6 +9,7 @@ import pytest
 import checkpoint
 import pymtp
 from pymtp import convert
+from pymtp.convert import files
 
 NORM = "model.norm.weight"
 NAN = float("nan")
@@ -185,6 +187,23 @@ INDEXES = {
 }
 
 
+NO_FILE_NAMES = ["", ".", "..", "a/", "/", "a\0b", "\ud800", "\x1b[31m", "x" * 256, "\U0001f600" * 64, 5, None]
+
+
+@pytest.mark.parametrize("name", NO_FILE_NAMES, ids=lambda name: ascii(name)[:12])
+def test_index_names_no_file(data, tmp_path, name):
+    folder = checkpoint.copy(data / "ckpt-31b" / "drafter", tmp_path / "c", files={"model.safetensors": None,
+                                                                                   "model.safetensors.index.json": {"weight_map": {"a": name}}})
+    refused(folder, F, f"model.safetensors.index.json: tensor 'a': expected the name of a file in the folder, found {json.dumps(name)[:80]}")
+
+
+def test_index_names_a_folder(data, tmp_path):
+    folder = checkpoint.copy(data / "ckpt-31b" / "drafter", tmp_path / "c", files={"model.safetensors": None,
+                                                                                   "model.safetensors.index.json": {"weight_map": {"a": "sub"}}})
+    (folder / "sub").mkdir()
+    refused(folder, pymtp.errors.ReadError, f"{folder / 'sub'}: not a regular file")
+
+
 @pytest.mark.parametrize("case", INDEXES)
 def test_index_refused(data, tmp_path, case):
     error, text, index = INDEXES[case]
@@ -205,6 +224,74 @@ def test_no_checkpoint(data, tmp_path):
     folder = checkpoint.copy(data / "ckpt-31b" / "drafter", tmp_path / "c", files={"model.safetensors": None})
     refused(folder, pymtp.errors.ReadError, "expected model.safetensors or model.safetensors.index.json, found neither")
     refused(tmp_path / "nothing", pymtp.errors.ReadError, "nothing: expected the folder of a checkpoint")
+
+
+# ---- what is no regular file ----
+
+def pipe(path):
+    """Opening it to read waits for a writer."""
+    os.mkfifo(path)
+
+
+def endless(path):
+    path.symlink_to("/dev/zero")
+
+
+@pytest.mark.parametrize("make", [pipe, endless])
+@pytest.mark.parametrize("name", ["config.json", "tokenizer.json", "one.safetensors"])
+def test_no_regular_file(data, tmp_path, name, make):
+    folder = checkpoint.copy(data / "ckpt-31b" / "drafter", tmp_path / "c", files={
+        "model.safetensors": None, "model.safetensors.index.json": {"weight_map": {"a": "one.safetensors"}}})
+    (folder / name).unlink(missing_ok=True)
+    make(folder / name)
+    refused(folder, pymtp.errors.ReadError, f"{folder / name}: not a regular file")
+
+
+def test_large_json(data, tmp_path):
+    """Refused by its size before it is read."""
+    folder = checkpoint.copy(data / "ckpt-31b" / "drafter", tmp_path / "c")
+    os.truncate(folder / "config.json", files.MAX_BYTES + 1)
+    refused(folder, F, f"config.json: expected at most {files.MAX_BYTES} bytes, found {files.MAX_BYTES + 1}")
+
+
+# ---- names that are not for a terminal ----
+
+LONG = "\x1b[31m" + "a" * 1_000_000
+
+
+@pytest.mark.parametrize("case", ["no fields", "no object", "gap", "twice", "unknown"])
+def test_names_are_shown_short_and_escaped(data, tmp_path, case):
+    folder = checkpoint.copy(data / "ckpt-31b" / "drafter", tmp_path / "c")
+    path = folder / "model.safetensors"
+    tensor = {"dtype": "F32", "shape": [1], "data_offsets": [0, 4]}
+    headers = {"no fields": {LONG: {}}, "no object": {LONG: 5}, "gap": {LONG: tensor | {"data_offsets": [4, 8]}},
+               "twice": "{%s: 1, %s: 1}".replace("%s", json.dumps(LONG)).encode()}
+    if case == "unknown":
+        checkpoint.write(path, checkpoint.read(path) | {LONG: ("F32", [1], bytes(4))})
+    else:
+        checkpoint.write(path, {}, headers[case], bytes(8))
+    refused_shortly(folder)
+
+
+@pytest.mark.parametrize("weights", [{LONG: 5}, {LONG: "one.safetensors"}])
+def test_names_of_an_index_are_shown_short_and_escaped(data, tmp_path, weights):
+    folder = checkpoint.copy(data / "ckpt-31b" / "drafter", tmp_path / "c", files={"model.safetensors.index.json": {"weight_map": weights}})
+    (folder / "model.safetensors").rename(folder / "one.safetensors")
+    refused_shortly(folder)
+
+
+def test_pieces_are_shown_short_and_escaped(data, tmp_path):
+    for name, change in (("place", {"id": 3}), ("stripping", {"id": 512, "lstrip": True})):
+        token = {"content": LONG, "special": True} | change
+        refused_shortly(checkpoint.copy(data / "ckpt-31b" / "drafter", tmp_path / name, tokenizer={"added_tokens": [token]}))
+
+
+def refused_shortly(folder):
+    with pytest.raises(pymtp.Error) as caught:
+        convert.plan(folder)
+    message = str(caught.value)
+    assert message.isprintable() and len(message) < len(str(folder)) + 400, message[:1000]
+    assert r"'\x1b[31maaaa" in message
 
 
 # ---- the command ----

@@ -67,7 +67,7 @@ def test_readers_agree(tmp_path):
 
 
 def test_values_of_the_wrong_kind():
-    for kind, value in (("u8", 256), ("u32", -1), ("f32", "x"), ("str", 5), ("[u32]", 5), ("[u8]", [300])):
+    for kind, value in (("u8", 256), ("u32", -1), ("f32", "x"), ("f32", 1e300), ("f64", 10**400), ("str", 5), ("[u32]", 5), ("[u8]", [300])):
         with pytest.raises(ArgumentError, match="kind"):
             encode(kind, value)
     with pytest.raises(ArgumentError, match="u7"):
@@ -81,6 +81,22 @@ def test_no_tensor_of_the_wrong_size(tmp_path):
     with pytest.raises(ArgumentError, match="32"):
         write(tmp_path / "x", {}, [Entry("a", "Q8_0", [33], lambda: [])])
     assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("kind, value, words", [("u32", 1 << 30, "expected at most 1048576, found 1073741824"), ("u32", 2 << 20, "expected at most 1048576"),
+                                                ("u32", 4, "expected a power of two from 8, found 4"), ("u32", 48, "found 48"),
+                                                ("str", "32", "expected a u32")])
+def test_alignments_that_are_refused(tmp_path, kind, value, words):
+    keys = {"general.alignment": encode(kind, value)}
+    for refused in (lambda: file_bytes(keys, []), lambda: write(tmp_path / "x", keys, [])):
+        with pytest.raises(ArgumentError, match="general.alignment: .*" + words):
+            refused()
+    assert os.listdir(tmp_path) == []
+
+
+def test_the_largest_alignment(tmp_path):
+    keys = {"general.alignment": encode("u32", 1 << 20)}
+    assert write(tmp_path / "x", keys, []) == file_bytes(keys, []) == os.path.getsize(tmp_path / "x") == 1 << 20
 
 
 def test_existing_files(tmp_path):
@@ -116,6 +132,55 @@ def test_a_source_that_fails(tmp_path):
     with pytest.raises(WriteError, match="none: No such file"):
         write(tmp_path / "none" / "x", {}, [])
     assert os.listdir(tmp_path) == []
+
+
+def test_a_folder_that_is_none(tmp_path):
+    (tmp_path / "afile").write_bytes(b"old")
+    with pytest.raises(WriteError, match="afile/out.gguf: Not a directory"):
+        write(tmp_path / "afile" / "out.gguf", {}, [])
+    assert (tmp_path / "afile").read_bytes() == b"old"
+
+
+def test_a_folder_that_becomes_none(tmp_path):
+    """What then cannot be removed does not hide why the file could not be written."""
+    folder = tmp_path / "folder"
+    folder.mkdir()
+    with pytest.raises(WriteError, match="folder/x: Not a directory"):
+        with new_file(folder / "x", 0):
+            folder.rename(tmp_path / "moved")
+            folder.write_bytes(b"")
+
+
+@pytest.mark.parametrize("name", ["x" * 255, "x" * 245 + ".gguf", "\U0001f600" * 63], ids=["x", "long", "wide"])
+def test_a_name_as_long_as_names_can_be(tmp_path, name):
+    for overwrite in (False, True):
+        write(tmp_path / name, {}, [], overwrite)
+    assert os.listdir(tmp_path) == [name]
+
+
+def test_a_name_that_is_too_long_is_seen_before(tmp_path):
+    def chunks():
+        raise AssertionError("written for nothing")
+
+    with pytest.raises(WriteError, match=r"/x{256}: File name too long"):
+        write(tmp_path / ("x" * 256), {}, [Entry("a", "F32", [3], chunks)])
+    assert os.listdir(tmp_path) == []
+
+
+@pytest.mark.parametrize("name", ["a\0b", "\ud800"], ids=["NUL", "surrogate"])
+def test_names_that_are_none(tmp_path, name):
+    with pytest.raises(ArgumentError, match="path: "):
+        write(tmp_path / name, {}, [])
+    with pytest.raises(ArgumentError, match="path: "):
+        write(f"{tmp_path}/{name}/x", {}, [])
+    assert os.listdir(tmp_path) == []
+
+
+def test_a_pipe_is_not_taken_for_a_partial_file(tmp_path):
+    """Opening it would wait for a writer."""
+    os.mkfifo(tmp_path / ".x.part-1")
+    write(tmp_path / "x", {}, [])
+    assert sorted(os.listdir(tmp_path)) == [".x.part-1", "x"]
 
 
 def test_no_room_is_seen_before(tmp_path):
@@ -178,6 +243,16 @@ def test_a_killed_writer_is_cleaned_up_after(tmp_path):
     for child in (running, third):
         child.kill()
         child.communicate()
+
+
+def test_a_killed_writer_of_a_long_name_is_cleaned_up_after(tmp_path):
+    killed = start(tmp_path / ("x" * 250))
+    assert killed.stdout.readline() == "0\n"
+    killed.kill()
+    killed.communicate()
+    assert len(os.listdir(tmp_path)) == 1
+    write(tmp_path / ("x" * 250), {}, [])
+    assert os.listdir(tmp_path) == ["x" * 250]
 
 
 def test_the_file_size_limit(tmp_path):

@@ -10,7 +10,7 @@ import pytest
 import pymtp
 from gguf_build import Builder
 from pymtp import imatrix
-from pymtp.errors import FormatError, StateError
+from pymtp.errors import ArgumentError, FormatError, StateError
 from ref.gemma4_ref import Target
 from test_cli import pymtp_cli, refused
 
@@ -101,6 +101,16 @@ def test_surprise():
     assert imatrix.surprise(logits, [1, 2]) == pytest.approx(-np.log(0.25) - np.log(0.8), rel=1e-6)
 
 
+@pytest.mark.parametrize("tokens", [10**14, 10**20])
+def test_pieces_larger_than_texts(data, tokens):
+    with pymtp.Model(data / "trained-py.gguf", None) as model:
+        ids = model.tokenize("def f(x):", bos=True)
+        assert imatrix.pieces(model, ["def f(x):", ""], tokens) == [ids]
+        for small in (1, 0, -tokens):
+            with pytest.raises(ArgumentError, match=f"tokens: expected at least 2, found {small}"):
+                imatrix.pieces(model, ["def f(x):"], small)
+
+
 # ---- files ----
 
 def test_files_read_back(tmp_path):
@@ -118,6 +128,23 @@ def test_files_read_back(tmp_path):
             ("a.weight.in_sum2", [64, 1], "F32"), ("a.weight.counts", [1, 1], "F32"),
             ("b.weight.in_sum2", [32, 4], "F32"), ("b.weight.counts", [1, 4], "F32")]
         assert f.value("general.type") == "imatrix" and f.value("imatrix.chunk_size") == 512
+
+
+@pytest.mark.parametrize("size", [10**14, 10**20])
+def test_a_piece_size_beyond_the_key(tmp_path, size):
+    """What was collected with it is not lost; nothing reads the key but people."""
+    sums = imatrix.Sums(np.ones((1, 4), np.float32), np.ones(1, np.float32))
+    imatrix.save(tmp_path / "i.gguf", {"a": sums}, ["x"], 1, size)
+    with pymtp.File(tmp_path / "i.gguf") as f:
+        assert f.value("imatrix.chunk_size") == 2**32 - 1
+
+
+@pytest.mark.parametrize("kind, chunks", [("i32", -1), ("u64", 2**40), ("bool", True), ("str", "x")])
+def test_a_number_of_chunks_that_is_none(tmp_path, kind, chunks):
+    """Counts as not given, as it is written into every file that the matrix makes."""
+    path = Builder().kv("general.type", "str", "imatrix").kv("imatrix.chunk_count", kind, chunks).tensor("a.in_sum2", [4, 1]) \
+        .tensor("a.counts", [1, 1]).write(tmp_path / "i.gguf")
+    assert imatrix.read(path).chunks == 0
 
 
 F32, F16 = 0, 1

@@ -340,6 +340,23 @@ def test_memory_is_bounded(large, tmp_path):
     assert (tmp_path / "o.gguf").stat().st_size > 36864 * 4096 // 32 * 34
 
 
+def test_alignment_that_would_pad_by_much(tmp_path):
+    """A file of some bytes would become one of gigabytes."""
+    path = tmp_path / "a.gguf"
+    path.write_bytes(Builder().kv("general.architecture", "str", "gemma4").kv("general.alignment", "u32", 1 << 30).build())
+    with pytest.raises(UnsupportedError, match="a.gguf: general.alignment: expected at most 1048576, found 1073741824"):
+        quantize.plan(path, "Q4_0")
+
+
+def test_targets_that_are_none(data, tmp_path):
+    (tmp_path / "afile").write_bytes(b"")
+    with quantize.plan(data / "tiny-31b-drafter.gguf", "F16") as plan:
+        for name in ("afile/out.gguf", "x" * 256, "a\0b", "\ud800", ""):
+            with pytest.raises(pymtp.Error):
+                plan.write(f"{tmp_path}/{name}" if name else name)
+    assert os.listdir(tmp_path) == ["afile"]
+
+
 def test_interruptions(large, tmp_path):
     """At random moments; afterwards there is no file, or with SIGKILL one under a hidden name, which the rerun removes."""
     args = [sys.executable, "-m", "pymtp", "quantize", "requantize", large, tmp_path / "o.gguf", "Q8_0", "--threads", "1"]

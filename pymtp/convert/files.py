@@ -2,18 +2,27 @@
 from __future__ import annotations
 
 import json
+import os
 import pathlib
+import stat
 from typing import Any
 
 from ..errors import FormatError, ReadError
 
 FLOAT32_MAX = 3.4028234663852886e38
 MAX_BYTES = 1 << 30  # of a JSON file; tokenizer.json of Gemma 4 has 32 MB
+MAX_SHOWN = 120  # characters of a name in an error
 
 
 def is_text(value: str) -> bool:
     """JSON can spell halves of surrogate pairs, which are no text."""
     return not any("\ud800" <= c <= "\udfff" for c in value)
+
+
+def shown(name: str) -> str:
+    """A name out of a file, for an error: in quotes, printable, short."""
+    text = repr(name[:MAX_SHOWN])
+    return text if len(text) <= MAX_SHOWN and len(name) <= MAX_SHOWN else text[:MAX_SHOWN - 4] + "...'"
 
 
 def read_text(path: pathlib.Path) -> str:
@@ -22,13 +31,26 @@ def read_text(path: pathlib.Path) -> str:
 
 
 def read_bytes(path: pathlib.Path) -> bytes:
-    try:
-        size = path.stat().st_size
+    with open(open_regular(path), "rb") as f:
+        size = os.fstat(f.fileno()).st_size
         if size > MAX_BYTES:
             raise FormatError(f"{path}: expected at most {MAX_BYTES} bytes, found {size}")
-        return path.read_bytes()
+        try:
+            return f.read(size)
+        except OSError as error:
+            raise ReadError(f"{path}: {error.strerror}") from None
+
+
+def open_regular(path: pathlib.Path) -> int:
+    """A descriptor to read a file. Pipes and devices, which can wait for ever or never end, are refused and not read."""
+    try:
+        fd = os.open(path, os.O_RDONLY | os.O_NONBLOCK)  # without it opening a pipe waits
     except OSError as error:
         raise ReadError(f"{path}: {error.strerror}") from None
+    if not stat.S_ISREG(os.fstat(fd).st_mode):
+        os.close(fd)
+        raise ReadError(f"{path}: not a regular file")
+    return fd
 
 
 def read_object(path: pathlib.Path) -> dict[str, Any]:
@@ -43,7 +65,7 @@ def parse_object(raw: bytes, where: str) -> dict[str, Any]:
         if len(made) != len(pairs):
             seen: set[str] = set()
             twice = next(k for k, _ in pairs if k in seen or seen.add(k))  # type: ignore[func-returns-value]
-            raise FormatError(f"{where}: key '{twice[:80]}': found twice")
+            raise FormatError(f"{where}: key {shown(twice)}: found twice")
         return made
 
     try:

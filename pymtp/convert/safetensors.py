@@ -16,9 +16,10 @@ from typing import Any, Iterator
 import numpy as np
 
 from ..errors import FormatError, ReadError, UnsupportedError
-from .files import parse_object, read_object
+from .files import open_regular, parse_object, read_object, shown
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
+MAX_NAME = 255  # bytes; the limit of the usual file systems
 MAX_HEADER = 100_000_000  # bytes; the limit of the format
 TYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "I32": np.dtype("<i4"), "I64": np.dtype("<i8")}
 
@@ -50,14 +51,11 @@ class Checkpoint:
 
     def _add(self, path: pathlib.Path, names: set[str] | None) -> None:
         """Opens a file and takes its tensors; `names`: those that the index expects in it."""
-        try:
-            fd = self._files[path] = os.open(path, os.O_RDONLY)
-        except OSError as error:
-            raise ReadError(f"{path}: {error.strerror}") from None
+        fd = self._files[path] = open_regular(path)
         found = {t.name: t for t in _directory(path, fd)}
         for name in sorted(names ^ found.keys() if names is not None else ()):
             where = "in the index, but not in the file" if name in names else "in the file, but not there in the index"
-            raise FormatError(f"{path}: tensor '{name}': {where}")
+            raise FormatError(f"{path}: tensor {shown(name)}: {where}")
         self.tensors |= found
 
     def rows(self, name: str, first: int, count: int) -> np.ndarray:
@@ -96,21 +94,31 @@ def _files_of(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, set[str] | N
     if not isinstance(weights, dict) or not weights:
         raise FormatError(f"{folder / INDEX}: key 'weight_map': expected the files of the tensors, found {json.dumps(weights)[:40]}")
     for name, file in weights.items():
-        if not isinstance(file, str) or pathlib.PurePath(file).name != file:
-            raise FormatError(f"{folder / INDEX}: tensor '{name}': expected the name of a file in the folder, found {json.dumps(file)[:80]}")
+        if not _is_file_name(file):
+            raise FormatError(f"{folder / INDEX}: tensor {shown(name)}: expected the name of a file in the folder, found {json.dumps(file)[:80]}")
         shards.setdefault(file, set()).add(name)
     for file, names in shards.items():
         yield folder / file, names
 
 
+def _is_file_name(value: Any) -> bool:
+    """Whether it can name a file in a folder, and nothing but that."""
+    if not isinstance(value, str) or not value.isprintable() or "/" in value or value in ("", ".", ".."):
+        return False
+    try:
+        return len(os.fsencode(value)) <= MAX_NAME
+    except UnicodeEncodeError:
+        return False
+
+
 def _directory(path: pathlib.Path, fd: int) -> list[Tensor]:
     """The tensors of one file, in the order of their data."""
     size = os.fstat(fd).st_size
-    head = os.pread(fd, 8, 0)
+    head = _pread(path, fd, 8, 0)
     length = int.from_bytes(head, "little")
     if len(head) < 8 or length > min(MAX_HEADER, size - 8):
         raise FormatError(f"{path}: header: expected at most {max(0, min(MAX_HEADER, size - 8))} bytes, found {length}")
-    raw = os.pread(fd, length, 8)
+    raw = _pread(path, fd, length, 8)
     if len(raw) < length:
         raise ReadError(f"{path}: header: expected {length} bytes, read {len(raw)}")
     header = parse_object(raw, f"{path}: header")
@@ -121,7 +129,7 @@ def _directory(path: pathlib.Path, fd: int) -> list[Tensor]:
     end = start
     for t in tensors:
         if t.start != end:
-            raise FormatError(f"{path}: tensor '{t.name}': expected to begin at byte {end - start} of the data, where the one before ends, "
+            raise FormatError(f"{path}: tensor {shown(t.name)}: expected to begin at byte {end - start} of the data, where the one before ends, "
                               f"found {t.start - start}")
         end += t.bytes
     if end != size:
@@ -133,7 +141,7 @@ def _entry(path: pathlib.Path, name: str, fields: Any, start: int) -> Tensor:
     """One entry of a header, checked by itself. `start`: where the data of the file begins."""
     def fail(key: str, expected: str, error: type[Exception] = FormatError) -> Exception:
         found = json.dumps(fields.get(key) if isinstance(fields, dict) else fields)[:80]
-        return error(f"{path}: tensor '{name}': {key}: expected {expected}, found {found}")
+        return error(f"{path}: tensor {shown(name)}: {key}: expected {expected}, found {found}")
 
     if not isinstance(fields, dict):
         raise fail("header", "an object")
@@ -153,12 +161,19 @@ def _is_sizes(value: Any) -> bool:
     return isinstance(value, list) and len(value) <= 8 and all(type(n) is int and 0 <= n < 2**48 for n in value)
 
 
+def _pread(path: pathlib.Path, fd: int, count: int, at: int) -> bytes:
+    try:
+        return os.pread(fd, count, at)
+    except OSError as error:
+        raise ReadError(f"{path}: header: {error.strerror}") from None
+
+
 def _read(t: Tensor, fd: int, at: int, out: memoryview) -> None:
     while out:
         try:
             n = os.preadv(fd, [out], at)
         except OSError as error:
-            raise ReadError(f"{t.file}: tensor '{t.name}': {error.strerror}") from None
+            raise ReadError(f"{t.file}: tensor {shown(t.name)}: {error.strerror}") from None
         if not n:
-            raise ReadError(f"{t.file}: tensor '{t.name}': the file ends within it")
+            raise ReadError(f"{t.file}: tensor {shown(t.name)}: the file ends within it")
         out, at = out[n:], at + n

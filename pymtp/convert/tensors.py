@@ -12,6 +12,7 @@ import numpy as np
 
 from ..errors import FormatError, UnsupportedError
 from .config import Shape
+from .files import shown
 from .safetensors import Checkpoint
 
 # (GGUF name, checkpoint name, shape, when). A letter of a shape is a size of the network or layer, see _sizes; `when` names a part.
@@ -139,7 +140,7 @@ def _left_out(shape: Shape, checkpoint: Checkpoint, used: set[str], network: str
     head = [name for name in extra if shape.tied and name == "lm_head.weight"]
     unknown = sorted(set(extra) - set(encoders) - set(head))
     if unknown:
-        raise FormatError(f"{checkpoint.tensors[unknown[0]].file}: tensor '{unknown[0]}': not expected by config.json"
+        raise FormatError(f"{checkpoint.tensors[unknown[0]].file}: tensor {shown(unknown[0])}: not expected by config.json"
                           + (f", nor are {len(unknown) - 1} more" if len(unknown) > 1 else ""))
     notes = [f"left out: {len(encoders)} tensors of image and audio encoders"] if encoders else []
     return notes + (["left out: lm_head.weight, a copy of the embedding"] if head else [])

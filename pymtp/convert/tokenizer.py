@@ -11,7 +11,7 @@ import re
 from typing import Any
 
 from ..errors import FormatError, UnsupportedError
-from .files import Fields, is_text, read_object, read_text
+from .files import Fields, is_text, read_object, read_text, shown
 from .keys import Key, read_generation
 
 SPACE = "\u2581"
@@ -69,9 +69,10 @@ def _tokens(top: Fields, model: Fields, rows: int) -> tuple[list[str], list[int]
     for token in added:
         piece, i = token["content"], token["id"]
         if vocab.get(piece, i) != i or by_id.setdefault(i, piece) != piece:
-            raise FormatError(f"{top.where}: key 'added_tokens': expected token '{piece}' at its place in the vocabulary, found it at {i}")
+            raise FormatError(f"{top.where}: key 'added_tokens': expected token {shown(piece)} at its place in the vocabulary, found it at {i}")
         if " " in piece or any(token.get(flag) for flag in ("single_word", "lstrip", "rstrip")):
-            raise UnsupportedError(f"{top.where}: key 'added_tokens': token '{piece}': expected one without spaces, single_word, lstrip or rstrip")
+            raise UnsupportedError(f"{top.where}: key 'added_tokens': token {shown(piece)}: expected one without spaces, "
+                                   "single_word, lstrip or rstrip")
         types[i] = CONTROL if token["special"] and piece not in MARKERS else USER_DEFINED
     if len(by_id) != len(vocab.keys() | {t["content"] for t in added}) or sorted(by_id) != list(range(len(by_id))):
         raise FormatError(f"{top.where}: key 'model.vocab': expected each id in 0..{len(by_id) - 1} once")
