@@ -12,8 +12,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from ._lib import Call, Handle, ffi, lib, new_struct, path_bytes, text
+from ._text import shown
 from .chat import Style
-from .errors import ArgumentError, FormatError, MismatchError, ReadError, UnsupportedError, shown
+from .errors import ArgumentError, FormatError, MismatchError, ReadError, UnsupportedError
 from .generate import INT32, Defaults, _integer
 from .gguf_file import File
 from .tokenizer import Tokenizer

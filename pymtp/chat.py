@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Iterable, Mapping, Sequence
 
+from ._text import shown
 from .errors import ArgumentError, UnsupportedError
 from .tokenizer import Tokenizer
 
@@ -166,7 +167,7 @@ def _turns(messages: Any) -> list[Turn]:
             raise ArgumentError(f"{where}: expected a mapping with role and content, found {type(message).__name__}")
         role = message.get("role")
         if not isinstance(role, str) or role not in ROLES:
-            raise ArgumentError(f"{where}.role: expected one of {', '.join(ROLES)}, found {_shown(role)}")
+            raise ArgumentError(f"{where}.role: expected one of {', '.join(ROLES)}, found {shown(role)}")
         if ROLES[role] == "tool":
             _answer(turns, message, where)
             continue
@@ -184,15 +185,6 @@ def _tools(tools: Any) -> list[Any]:
     if tools and (isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Iterable)):
         raise ArgumentError(f"tools: expected a list of tools, found {type(tools).__name__}")
     return list(tools or ())
-
-
-def _shown(value: Any) -> str:
-    """A value that is wrong, for an error: one short line."""
-    try:
-        shown = repr(value)
-    except (ValueError, RecursionError):  # too many digits, nested too deep
-        return type(value).__name__
-    return shown if len(shown) <= 80 else shown[:77] + "..."
 
 
 def _left_open(part: Part) -> bool:
@@ -230,7 +222,7 @@ def _texts(content: Any, where: str) -> list[str]:
     for item in content:
         kind = item.get("type") if isinstance(item, Mapping) else None
         if kind != "text" or not isinstance(item.get("text"), str):
-            raise ArgumentError(f"{where}: expected parts of type text, found {_shown(kind) if kind else type(item).__name__}; pymtp reads text only")
+            raise ArgumentError(f"{where}: expected parts of type text, found {shown(kind) if kind else type(item).__name__}; pymtp reads text only")
         texts.append(item["text"])
     return texts
 
@@ -249,7 +241,7 @@ def _list(message: Mapping[str, Any], key: str, where: str) -> list[Any]:
 
 def _name(value: Any, where: str) -> str:
     if not isinstance(value, str) or not value:
-        raise ArgumentError(f"{where}: expected a name, found {_shown(value)}")
+        raise ArgumentError(f"{where}: expected a name, found {shown(value)}")
     return value
 
 

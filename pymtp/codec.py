@@ -13,7 +13,8 @@ from typing import Any
 import numpy as np
 
 from ._lib import Call, empty, ffi, lib, text
-from .errors import ArgumentError, UnsupportedError, shown
+from ._text import shown
+from .errors import ArgumentError, UnsupportedError
 
 
 def types() -> list[str]:

@@ -2,15 +2,6 @@
 from __future__ import annotations
 
 
-def shown(value: object) -> str:
-    """A value that is wrong, for an error: one short line."""
-    try:
-        text = repr(value)
-    except (ValueError, RecursionError):  # too many digits, nested too deep
-        return type(value).__name__
-    return text if len(text) <= 80 else text[:77] + "..."
-
-
 class Error(Exception):
     """Any failure of pymtp. The text is one line and names the file, key, tensor or argument. `.code`: PYMTP_E_*."""
 

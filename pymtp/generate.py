@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING, Any, Literal, Mapping, Sequence, TypedDict
 import numpy as np
 
 from ._lib import ffi, lib, new_struct, pointer, text, text_bytes, token_array
-from .errors import ArgumentError, Error, from_code, shown
+from ._text import shown
+from .errors import ArgumentError, Error, from_code
 
 if TYPE_CHECKING:
     FinishReason = Literal["stop", "length", "context", "cancelled", "tool_calls", "error"]

@@ -9,7 +9,8 @@ import numpy as np
 
 from ._core import Core
 from ._lib import Call, Handle, empty, ffi, lib, new_struct, pointer, token_array
-from .errors import ArgumentError, StateError, shown
+from ._text import shown
+from .errors import ArgumentError, StateError
 from .generate import INT32, Chunk, Completion, Request, Stats, _integer, make_params, read_chunk
 
 if TYPE_CHECKING:

@@ -18,7 +18,7 @@ import pathlib
 import sys
 from typing import Any, Callable
 
-from .chat import _shown
+from ._text import shown
 from .errors import FormatError, ReadError
 from .generate import INT32
 
@@ -75,5 +75,5 @@ def load() -> dict[str, Any]:
             raise FormatError(f"{file}: {key}: no such setting; there are {', '.join(KEYS)}")
         expected, fits = KEYS[key]
         if not fits(value):
-            raise FormatError(f"{file}: {key}: expected {expected}, found {_shown(value)}")
+            raise FormatError(f"{file}: {key}: expected {expected}, found {shown(value)}")
     return values

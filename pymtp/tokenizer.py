@@ -8,7 +8,8 @@ from typing import Any, Iterator, Sequence
 import numpy as np
 
 from ._lib import Call, Handle, ffi, lib, path_bytes, pointer, text_bytes, token_array
-from .errors import ArgumentError, StateError, shown
+from ._text import shown
+from .errors import ArgumentError, StateError
 
 
 class Tokenizer:

@@ -1,7 +1,6 @@
 """The Python API: names, shapes, options, errors, sessions kept for reuse, threads, asynchronous twins."""
 import asyncio
 import gc
-import itertools
 import pathlib
 import shutil
 import subprocess

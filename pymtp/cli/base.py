@@ -7,7 +7,6 @@ from __future__ import annotations
 import contextlib
 import json
 import os
-import re
 import sys
 import threading
 from concurrent.futures import Future
@@ -18,11 +17,11 @@ from click.core import ParameterSource
 from click.shell_completion import CompletionItem
 
 from .. import settings
+from .._text import printable
 
 T = TypeVar("T")
 INTERRUPTED = 130
 MOST_TOKENS = 2**20  # more than any context
-CONTROLS = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # C0, DEL, C1, lone surrogates
 
 
 class Command(click.Command):
@@ -116,12 +115,6 @@ def known_names(catalogue: bool) -> list[str]:
 
 def echo_json(value: Any) -> None:
     click.echo(json.dumps(value, indent=2))
-
-
-def printable(text: str, limit: int = 200) -> str:
-    """A text out of a file or an answer of a server, for a terminal: on one line, what could command it escaped, cut if it is long."""
-    shown = CONTROLS.sub(lambda match: f"\\x{ord(match[0]):02x}" if match[0] < "\xff" else f"\\u{ord(match[0]):04x}", text[:limit + 1])
-    return shown if len(shown) <= limit else shown[:limit] + "..."
 
 
 def one_line(text: str) -> str:

@@ -7,22 +7,16 @@ import pathlib
 import stat
 from typing import Any
 
+from .._text import shown
 from ..errors import FormatError, ReadError
 
 FLOAT32_MAX = 3.4028234663852886e38
 MAX_BYTES = 1 << 30  # of a JSON file; tokenizer.json of Gemma 4 has 32 MB
-MAX_SHOWN = 120  # characters of a name in an error
 
 
 def is_text(value: str) -> bool:
     """JSON can spell halves of surrogate pairs, which are no text."""
     return not any("\ud800" <= c <= "\udfff" for c in value)
-
-
-def shown(name: str) -> str:
-    """A name out of a file, for an error: in quotes, printable, short."""
-    text = repr(name[:MAX_SHOWN])
-    return text if len(text) <= MAX_SHOWN and len(name) <= MAX_SHOWN else text[:MAX_SHOWN - 4] + "...'"
 
 
 def read_text(path: pathlib.Path) -> str:

@@ -15,8 +15,9 @@ from typing import Any, Iterator
 
 import numpy as np
 
+from .._text import shown
 from ..errors import FormatError, ReadError, UnsupportedError
-from .files import open_regular, parse_object, read_object, shown
+from .files import open_regular, parse_object, read_object
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_NAME = 255  # bytes; the limit of the usual file systems

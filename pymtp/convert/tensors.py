@@ -10,9 +10,9 @@ from dataclasses import dataclass
 
 import numpy as np
 
+from .._text import shown
 from ..errors import FormatError, UnsupportedError
 from .config import Shape
-from .files import shown
 from .safetensors import Checkpoint
 
 # (GGUF name, checkpoint name, shape, when). A letter of a shape is a size of the network or layer, see _sizes; `when` names a part.

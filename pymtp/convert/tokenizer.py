@@ -10,8 +10,9 @@ import pathlib
 import re
 from typing import Any
 
+from .._text import shown
 from ..errors import FormatError, UnsupportedError
-from .files import Fields, is_text, read_object, read_text, shown
+from .files import Fields, is_text, read_object, read_text
 from .keys import Key, read_generation
 
 SPACE = "\u2581"

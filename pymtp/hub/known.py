@@ -22,9 +22,9 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
+from .._text import RAW, printable
 from ..errors import FormatError, HubError, ReadError
 from .places import user_catalogue
-from .text import RAW, shown
 
 NAME = re.compile(r"[a-z0-9][a-z0-9._-]*")
 REPO = re.compile(r"[A-Za-z0-9][\w.-]*/[A-Za-z0-9][\w.-]*")
@@ -133,7 +133,7 @@ class _Fields:
 
     def done(self) -> None:
         for key, value in self.left.items():
-            raise self.error("no such key", value, shown(key))
+            raise self.error("no such key", value, printable(key))
 
 
 def _is_like(pattern: str, value: Any) -> bool:

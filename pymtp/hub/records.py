@@ -10,10 +10,10 @@ from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
+from .._text import RAW
 from ..errors import HubError
 from . import cache
 from .places import converted_drafters, home
-from .text import RAW
 from .types import Entry, Removal, Resolved
 
 

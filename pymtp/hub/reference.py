@@ -6,10 +6,10 @@ import pathlib
 import re
 from dataclasses import dataclass
 
+from .._text import RAW, printable
 from ..errors import ArgumentError, HubError
 from . import DEMO
 from .known import REPO, KnownModel, find, unknown
-from .text import RAW, shown
 
 DEMO_FILE = pathlib.Path(__file__).parent.parent / "demo" / "demo.gguf"
 PREFIX = re.compile(r"(?:https?://)?(?:hf\.co|huggingface\.co)/|hf:(?://)?", re.I)
@@ -101,7 +101,7 @@ def _known(model: KnownModel, tag: str, text: str) -> Known:
 def _repository(rest: str, text: str) -> Repository:
     repo, colon, quant = rest.partition(":")
     if not REPO.fullmatch(repo) or (colon and not quant) or RAW.search(quant):
-        raise HubError(f"{shown(text)}: expected user/repo or user/repo:quantization")
+        raise HubError(f"{printable(text)}: expected user/repo or user/repo:quantization")
     if quant and not quant.lower().endswith(".gguf"):
         quant = quant.upper()
     return Repository(repo, quant or None)

@@ -20,8 +20,8 @@ from huggingface_hub.errors import (DisabledRepoError, EntryNotFoundError, Gated
                                     RepositoryNotFoundError, RevisionNotFoundError)
 from huggingface_hub.utils import build_hf_headers, hf_raise_for_status
 
+from .._text import RAW, printable
 from ..errors import HubError
-from .text import RAW, shown
 from .types import Unavailable
 
 httpx: Any = sys.modules[HfHubHTTPError.__mro__[1].__module__.partition(".")[0]]  # huggingface_hub's HTTP client: httpx or httpx2
@@ -32,7 +32,7 @@ CHECKSUM = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 def _show(record: logging.LogRecord) -> bool:
     """huggingface_hub writes to stderr what a server's header says (X-HF-Warning), as it is."""
-    record.msg, record.args = shown(record.getMessage()), ()
+    record.msg, record.args = printable(record.getMessage()), ()
     return True
 
 
@@ -141,7 +141,7 @@ def _is_safe(path: Any) -> bool:
 
 
 def _not_the_hub(repo: str, found: str) -> HubError:
-    return HubError(f"{repo}: {host()} does not answer as the Hub does: found {shown(found)}")
+    return HubError(f"{repo}: {host()} does not answer as the Hub does: found {printable(found)}")
 
 
 def host() -> str:
@@ -157,7 +157,7 @@ def content(file: RemoteFile, offset: int) -> Iterator[Iterator[bytes]]:
     with _explained(file.label):
         found = _located(file)
     if found.etag and found.etag != file.checksum:
-        raise HubError(f"{file.label}: {host()} contradicts itself: listed with checksum {file.checksum}, offered with {shown(found.etag)}")
+        raise HubError(f"{file.label}: {host()} contradicts itself: listed with checksum {file.checksum}, offered with {printable(found.etag)}")
     _check_size(file, found.size)
     location = urljoin(constants.ENDPOINT, found.location)
     headers = build_hf_headers(library_name="pymtp")
