@@ -11,7 +11,7 @@ from gguf import GGUFReader, GGUFWriter
 
 import pymtp.hub
 from hub_server import HubServer, noise
-from model_files import rewrite, tensors
+from model_files import rewrite
 from pymtp import ArgumentError, Error, FormatError, HubError, MismatchError, UnsupportedError, convert, hub
 from pymtp.gguf_file import File
 from pymtp.hub import cache, known, pairs, select

@@ -406,7 +406,7 @@ def test_corrupted_pull_leaves_no_name(home, server, small):
 @pytest.mark.parametrize("offer, text", [(("0" * 64, None), "listed with checksum [0-9a-f]{64}, offered with 0{64}"),
                                          ((None, 49_999), "listed with 50000 bytes, offered with 49999"),
                                          ((None, 1 << 40), "listed with 50000 bytes, offered with 1099511627776"),
-                                         (("\x9b2J" * 100, None), r"offered with (\\x9b2J){66}\\x9b2$")])
+                                         (("\x9b2J" * 100, None), r"offered with (\\x9b2J){33}\\x\.\.\.$")])
 def test_contradicting_mirror(home, server, offer, text):
     (wanted,) = files(server, "user/data", {"data.bin": noise(50_000)})
     server.offer = {"data.bin": (offer[0] or wanted.checksum, offer[1] or wanted.size)}
