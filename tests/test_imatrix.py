@@ -181,6 +181,7 @@ def test_command(data, tmp_path):
     refused(pymtp_cli("quantize", "imatrix", data / "trained-py.gguf", text, "-o", tmp_path / "i.gguf"), 1, "i.gguf", "exists")
     refused(pymtp_cli("quantize", "imatrix", data / "trained-py.gguf", tmp_path / "none", "-o", tmp_path / "j"), 1, "none")
     refused(pymtp_cli("quantize", "imatrix", data / "trained-py.gguf", "-", "-o", tmp_path / "j"), 1, "TEXT")
+    refused(pymtp_cli("quantize", "imatrix", data / "trained-py.gguf", "/dev/zero", "-o", tmp_path / "j"), 1, "/dev/zero: expected at most 256 MiB")
     refused(pymtp_cli("quantize", "imatrix", data / "trained-py.gguf", "-o", tmp_path / "j"), 2, "TEXT")
     assert set(os.listdir(tmp_path)) == {"t.txt", "i.gguf"}
 

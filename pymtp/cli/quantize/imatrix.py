@@ -1,6 +1,7 @@
 """pymtp quantize imatrix: an importance matrix, collected by running a model over text."""
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import sys
@@ -8,6 +9,8 @@ import sys
 import click
 
 from .. import base
+
+MOST_BYTES = 1 << 28  # of a text
 
 
 @base.command(examples="""
@@ -53,12 +56,15 @@ def command(model: str, texts: tuple[str, ...], output: str, piece: int, limit: 
 
 
 def read_text(path: str) -> str:
+    """A text, - for standard input; pipes are welcome, endless ones are not."""
     from ...errors import ReadError
 
     try:
-        if path == "-":
-            return sys.stdin.buffer.read().decode("utf-8", "replace")
-        with open(path, encoding="utf-8", errors="replace") as f:
-            return f.read()
+        file = contextlib.nullcontext(sys.stdin.buffer) if path == "-" else open(path, "rb")
+        with file as f:
+            raw = f.read(MOST_BYTES + 1)
     except OSError as error:
         raise ReadError(f"{path}: {error.strerror}") from None
+    if len(raw) > MOST_BYTES:
+        raise ReadError(f"{path}: expected at most {MOST_BYTES >> 20} MiB of text, found more")
+    return raw.decode("utf-8", "replace")
