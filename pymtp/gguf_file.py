@@ -6,7 +6,7 @@ import os
 from dataclasses import dataclass
 from typing import Any, Iterator
 
-from ._lib import Call, Handle, ffi, lib, new_struct, path_bytes, text
+from ._lib import Call, Handle, ffi, lib, new_struct, path_bytes, text, text_bytes
 
 
 @dataclass(frozen=True)
@@ -42,7 +42,7 @@ class File:
 
     def value_json(self, key: str, max_items: int = 8) -> str | None:
         """A value as JSON text, of arrays at most max_items items and "..."; None when there is no such key."""
-        raw, cap = key.encode(), 256
+        raw, cap = text_bytes(key, "key"), 256
         while True:
             out = ffi.new("char[]", cap)
             with self._handle as ptr:
@@ -60,7 +60,7 @@ class File:
 
     def value_bytes(self, key: str) -> bytes | None:
         """A value as it stands behind its key in a file, for gguf_write; None when there is no such key."""
-        raw = key.encode("utf-8", "surrogateescape")
+        raw = text_bytes(key, "key")
         with self._handle as ptr:
             n = lib.pymtp_file_value_bytes(ptr, raw, ffi.NULL, 0)
             if n < 0:
@@ -73,7 +73,7 @@ class File:
         """The text of a string value; None when there is no such key or it is no string."""
         size = ffi.new("size_t *")
         with self._handle as ptr:
-            raw = lib.pymtp_file_string(ptr, key.encode(), size)
+            raw = lib.pymtp_file_string(ptr, text_bytes(key, "key"), size)
             return ffi.buffer(raw, size[0])[:].decode("utf-8", "replace") if raw else None
 
     def tensors(self) -> Iterator[Tensor]:

@@ -643,6 +643,13 @@ def test_cancelling_a_task_stops_the_generation(model):
     assert model.complete(PROMPT, max_tokens=2, **GREEDY).stats.prompt_reused > 0
 
 
+def test_keys_of_any_text(data):
+    """A key that no file can have is a key that is not there."""
+    with pymtp.File(data / "tiny-e2b.gguf") as file:
+        for key in ("", "none", "\ud800", "general.\udcff", "x" * 100_000):
+            assert file.value(key, 7) == 7 and file.value_json(key) is None and file.value_bytes(key) is None and file.string(key) is None
+
+
 # ---- objects that outlive what they use ----
 
 DROPPED = """
