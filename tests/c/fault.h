@@ -31,7 +31,7 @@ static atomic_long fault_held; /* allocations, mappings and threads that are not
 
 static int fault_changes;      /* bytes that were read once are 0xff when they are read again: the file changes behind its reader */
 static off_t fault_read_to;    /* how far it was read */
-static void (*fault_at_unlock)(void); /* called once, before the next mutex is unlocked: what another thread might do there */
+static void (*_Atomic fault_at_unlock)(void); /* called once, before the next mutex is unlocked: what another thread might do there */
 
 static void fault_arm(fault_kind kind, long at, int stays) {
     fault_armed = kind;
@@ -137,8 +137,7 @@ ssize_t __wrap_pread(int fd, void *dst, size_t n, off_t offset) {
 }
 
 int __wrap_pthread_mutex_unlock(pthread_mutex_t *mutex) {
-    void (*const call)(void) = fault_at_unlock;
-    fault_at_unlock = NULL;
+    void (*const call)(void) = atomic_exchange(&fault_at_unlock, NULL);
     if (call) call();
     return __real_pthread_mutex_unlock(mutex);
 }

@@ -493,7 +493,7 @@ static void closing_while_freeing(void) {
         pymtp_snapshot *k = kind ? pymtp_session_snapshot(s, NULL) : NULL;
         if (kind) pymtp_session_free(s);
         closed = PYMTP_OK;
-        fault_at_unlock = try_to_close;
+        atomic_store(&fault_at_unlock, try_to_close);
         kind ? pymtp_snapshot_free(k) : pymtp_session_free(s);
         CHECK(closed == PYMTP_E_STATE, "closed while its last %s is being freed", kind ? "snapshot" : "session");
         if (closed == PYMTP_E_STATE) CHECK(pymtp_model_close(closing, NULL) == PYMTP_OK, "close");
