@@ -21,17 +21,18 @@ class Tokenizer:
     def __init__(self, path: str | os.PathLike[str]):
         call = Call()
         ptr = call.handle(lib.pymtp_tokenizer_open(path_bytes(path), call.err))
-        self._set(ptr, Handle("tokenizer", self, ptr, lib.pymtp_tokenizer_close), None)
+        self._set(ptr, Handle("tokenizer", self, ptr, lib.pymtp_tokenizer_close), None, owns=True)
 
     @classmethod
     def _of(cls, ptr: Any, handle: Handle, keeper: Any) -> "Tokenizer":
         """The tokenizer of an open model with that handle; keeps `keeper` alive."""
         self = cls.__new__(cls)
-        self._set(ptr, handle, keeper)
+        self._set(ptr, handle, keeper, owns=False)
         return self
 
-    def _set(self, ptr: Any, handle: Handle, keeper: Any) -> None:
-        self._ptr, self._handle, self._keeper = ptr, handle, keeper
+    def _set(self, ptr: Any, handle: Handle, keeper: Any, owns: bool) -> None:
+        """owns: the handle is the tokenizer's own, not the model's."""
+        self._ptr, self._handle, self._keeper, self._owns = ptr, handle, keeper, owns
 
     @contextlib.contextmanager
     def _open(self) -> Iterator[Any]:
@@ -44,8 +45,8 @@ class Tokenizer:
 
     def close(self) -> None:
         """Frees the tokenizer; of a model's it only ends this object."""
-        ptr, self._ptr = self._ptr, None
-        if ptr is self._handle.ptr:  # its own, not the model's
+        self._ptr = None
+        if self._owns:
             self._handle.close()
 
     def __enter__(self) -> "Tokenizer":

@@ -2,9 +2,7 @@
 #ifndef PM_BASE_MIX_H
 #define PM_BASE_MIX_H
 
-#include <stddef.h>
 #include <stdint.h>
-#include <string.h>
 
 /* A bijection in which every input bit reaches every output bit (the finalizer of splitmix64). */
 static inline uint64_t pm_mix(uint64_t x) {
