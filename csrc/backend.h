@@ -126,6 +126,7 @@ struct pm_backend {
                                const pm_buf *order, pm_matrix **out, pymtp_error *err);
     void (*matrix_free)(pm_backend *b, pm_matrix *m);
     uint64_t (*matrix_bytes)(const pm_matrix *m);
+    uint64_t (*matrix_need)(const pm_backend *b, const pm_gguf_tensor *t); /* bytes of one of all rows; 0 where the type is not supported */
     pymtp_status (*table_new)(pm_backend *b, const pm_gguf *file, const pm_gguf_tensor *t, pm_table **out, pymtp_error *err);
     void (*table_free)(pm_backend *b, pm_table *t);
 

@@ -203,6 +203,7 @@ static void fill_table(pm_backend *b) {
     b->matrix_new = pm_cpu_matrix_new;
     b->matrix_free = pm_cpu_matrix_free;
     b->matrix_bytes = pm_cpu_matrix_bytes;
+    b->matrix_need = pm_cpu_matrix_need;
     b->table_new = pm_cpu_table_new;
     b->table_free = pm_cpu_table_free;
     b->embed = pm_cpu_embed;

@@ -112,6 +112,7 @@ pymtp_status pm_cpu_matrix_new(pm_backend *b, const pm_gguf *file, const pm_gguf
 void pm_cpu_arena_free(pm_cpu_arena *a);
 void pm_cpu_matrix_free(pm_backend *b, pm_matrix *m);
 uint64_t pm_cpu_matrix_bytes(const pm_matrix *m);
+uint64_t pm_cpu_matrix_need(const pm_backend *b, const pm_gguf_tensor *t);
 pymtp_status pm_cpu_table_new(pm_backend *b, const pm_gguf *file, const pm_gguf_tensor *t, pm_table **out, pymtp_error *err);
 void pm_cpu_table_free(pm_backend *b, pm_table *t);
 /* dst (cols) = row `id` of the table; to be called inside a job, by thread `thread`. */

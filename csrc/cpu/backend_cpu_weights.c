@@ -6,6 +6,7 @@
 
 #include <string.h>
 
+#define MOST_COLUMNS (SIZE_MAX >> 12) /* the bytes of a packed group fit a size */
 #define SLICE_BYTES ((size_t)1 << 20) /* read at once by a thread: large for the disk, small for the cache */
 
 pymtp_status pm_cpu_run_checked(pm_cpu *c, size_t items, size_t grain, pm_job job, void *context, pymtp_error *err) {
@@ -25,7 +26,7 @@ static pymtp_status row_format(const pm_gguf *file, const pm_gguf_tensor *t, con
         return pm_fail(err, PYMTP_E_UNSUPPORTED, "%s: tensor %s: type %s (%u) is not supported", pm_gguf_path(file), t->name,
                        name ? name : "unknown", t->type);
     }
-    if (t->dims[0] > SIZE_MAX / 8 || t->dims[0] % f->block_values) {
+    if (t->dims[0] > MOST_COLUMNS || t->dims[0] % f->block_values) {
         return pm_fail(err, PYMTP_E_FORMAT, "%s: tensor %s: %s rows hold a multiple of %u values, found %llu", pm_gguf_path(file),
                        t->name, f->name, f->block_values, (unsigned long long)t->dims[0]);
     }
@@ -104,6 +105,20 @@ static void load_job(void *context, size_t begin, size_t end, int thread) {
     }
 }
 
+/* 1 when they do not fit a size. */
+static int packed_bytes(const pm_cpu *c, const pm_format *format, size_t rows, size_t cols, size_t *out) {
+    const size_t group = c->k->group;
+    return pm_mul_size(rows / group + (rows % group != 0), pm_group_bytes(format, cols, group), out);
+}
+
+uint64_t pm_cpu_matrix_need(const pm_backend *b, const pm_gguf_tensor *t) {
+    const pm_format *f = pm_format_by_type(t->type);
+    size_t bytes;
+    if (!f) return 0;
+    if (t->dims[0] > MOST_COLUMNS || packed_bytes((const pm_cpu *)b, f, (size_t)t->rows, (size_t)t->dims[0], &bytes)) return UINT64_MAX;
+    return bytes;
+}
+
 static pymtp_status load_matrix(pm_cpu *c, const pm_gguf *file, const pm_gguf_tensor *t, uint64_t first, const int32_t *order, pm_matrix *m,
                                 pymtp_error *err) {
     const size_t group = c->k->group, fit = SLICE_BYTES / m->packed.row_bytes / group * group;
@@ -111,7 +126,7 @@ static pymtp_status load_matrix(pm_cpu *c, const pm_gguf *file, const pm_gguf_te
     size_t bytes;
     if (l.slice > m->packed.rows) l.slice = (m->packed.rows + group - 1) / group * group;
     if (pm_mul_size(l.slice, m->packed.row_bytes, &bytes) || pm_mul_size(bytes, (size_t)c->threads, &bytes) ||
-        pm_mul_size((m->packed.rows + group - 1) / group, pm_group_bytes(m->packed.format, m->packed.cols, group), &m->bytes))
+        packed_bytes(c, m->packed.format, m->packed.rows, m->packed.cols, &m->bytes))
         return pm_fail(err, PYMTP_E_NOMEM, "out of memory: rows of tensor %s", t->name);
     PM_TRY(arena_take(&c->weights, m->bytes, t->name, &l.packed, err));
     m->packed.data = l.packed;

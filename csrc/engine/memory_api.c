@@ -1,5 +1,6 @@
 /* memory_api.c - pymtp_memory_estimate: what an open model would hold, from configuration and shapes alone, by the functions that
  * open it. */
+#include "base/checked.h"
 #include "base/memory.h"
 #include "engine/model.h"
 
@@ -51,8 +52,9 @@ static pymtp_status estimate(pymtp_model *m, const char *path, const pymtp_model
     PM_TRY(read_files(m, path, o, err));
     PM_TRY(activation_bytes(m, &out->activation_bytes, err));
     out->context = m->context;
-    out->weight_bytes = pm_model_weight_bytes(m->file);
-    if (m->has_drafter) out->weight_bytes += pm_model_weight_bytes(m->drafter_file);
+    out->weight_bytes = pm_model_weight_bytes(m->backend, m->file);
+    if (m->has_drafter && pm_add_u64(out->weight_bytes, pm_model_weight_bytes(m->backend, m->drafter_file), &out->weight_bytes))
+        out->weight_bytes = UINT64_MAX;
     pm_kv_sizes(&m->kv_shape, &out->kv_bytes_per_position, &out->kv_bytes_fixed, &out->snapshot_bytes);
     const size_t left = pm_memory_available();
     out->available_bytes = left == SIZE_MAX ? UINT64_MAX : left;

@@ -1,6 +1,7 @@
 /* model.c - opens and closes models: files, configuration, pair check, weights, networks. Everything that can be wrong with
  * the files is found here; what is open afterwards is consistent. */
 #include "engine/model.h"
+#include "base/checked.h"
 #include "base/memory.h"
 #include "base/cpucount.h"
 
@@ -36,7 +37,7 @@ static char *name_of(const pm_gguf *g, pymtp_error *err) {
 
 /* ---- checks before the weights are read ---- */
 
-uint64_t pm_model_weight_bytes(const pm_gguf *g) {
+uint64_t pm_model_weight_bytes(const pm_backend *b, const pm_gguf *g) {
     static const char *const skipped[] = {"per_layer_token_embd.", "v.", "a.", "mm."};
     const int untied = pm_gguf_tensor_find(g, "output.weight") != NULL;
     uint64_t total = 0;
@@ -44,14 +45,15 @@ uint64_t pm_model_weight_bytes(const pm_gguf *g) {
         const pm_gguf_tensor *t = pm_gguf_tensor_at(g, i);
         int skip = untied && !strcmp(t->name, "token_embd.weight");
         for (size_t k = 0; k < sizeof skipped / sizeof *skipped; k++) skip |= !strncmp(t->name, skipped[k], strlen(skipped[k]));
-        if (!skip) total += t->bytes; /* each lies inside its file, so the sum cannot wrap */
+        const uint64_t packed = skip || t->n_dims == 1 ? 0 : b->matrix_need(b, t), bytes = packed > t->bytes ? packed : t->bytes;
+        if (!skip && pm_add_u64(total, bytes, &total)) return UINT64_MAX;
     }
     return total;
 }
 
 /* Refuses what cannot fit before reading gigabytes. */
-static pymtp_status memory_check(const pm_gguf *g, pymtp_error *err) {
-    const uint64_t total = pm_model_weight_bytes(g);
+static pymtp_status memory_check(const pm_backend *b, const pm_gguf *g, pymtp_error *err) {
+    const uint64_t total = pm_model_weight_bytes(b, g);
     const size_t left = pm_memory_available();
     if (total > left)
         return pm_fail(err, PYMTP_E_NOMEM, "%s: its weights need %llu MiB of memory, %zu MiB are available", pm_gguf_path(g),
@@ -149,13 +151,11 @@ static pymtp_status open_scratch(pymtp_model *m, pymtp_error *err) {
 
 static pymtp_status open_model(pymtp_model *m, const char *path, const pymtp_model_options *o, pymtp_error *err) {
     PM_TRY(open_target_file(m, path, err));
-    PM_TRY(memory_check(m->file, err));
-    if (o->drafter) {
-        PM_TRY(open_drafter_file(m, o->drafter, err));
-        PM_TRY(memory_check(m->drafter_file, err));
-    }
+    if (o->drafter) PM_TRY(open_drafter_file(m, o->drafter, err));
     PM_TRY(pm_model_shape(m, o, err));
     PM_TRY(pm_backend_cpu_open(o->threads, &m->backend, err));
+    PM_TRY(memory_check(m->backend, m->file, err));
+    if (o->drafter) PM_TRY(memory_check(m->backend, m->drafter_file, err));
     PM_TRY(open_networks(m, err));
     return open_scratch(m, err);
 }

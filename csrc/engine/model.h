@@ -46,8 +46,8 @@ struct pymtp_model {
 
 /* Checks options (NULL: defaults) and fills in what they leave open. */
 pymtp_status pm_model_options_read(const pymtp_model_options *given, pymtp_model_options *o, pymtp_error *err);
-/* Bytes in the file of what is held in memory: tables stay in the file, encoders are not loaded. */
-uint64_t pm_model_weight_bytes(const pm_gguf *g);
+/* Bytes of what is held in memory, in the back end's layout: tables stay in the file, encoders are not loaded. UINT64_MAX: more than that. */
+uint64_t pm_model_weight_bytes(const pm_backend *b, const pm_gguf *g);
 /* With the configurations read: context, types and shape of the cache. kv_layers is the model's to free. */
 pymtp_status pm_model_shape(pymtp_model *m, const pymtp_model_options *o, pymtp_error *err);
 /* What the networks ask of a back end's scratch; returns the rows of a pass. */
