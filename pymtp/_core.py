@@ -137,7 +137,7 @@ def make_options(drafter: Any, threads: int | None, context: int | None, kv: str
 def read_defaults(file: File) -> Defaults:
     """general.sampling.* of the file where it holds usable numbers, else Google's values."""
     def number(key: str, default: float, low: float, high: float) -> float:
-        value = file.value("general.sampling." + key)
+        value = file.scalar("general.sampling." + key)
         usable = isinstance(value, (int, float)) and math.isfinite(value) and low <= value <= high
         return value if usable else default
 

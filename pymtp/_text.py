@@ -1,6 +1,7 @@
 """Text and values that others wrote, on their way into messages and to terminals: short, on one line, without what a terminal obeys."""
 from __future__ import annotations
 
+import json
 import re
 
 RAW = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # C0, DEL, C1; halves of surrogate pairs, which are no text
@@ -10,6 +11,14 @@ def printable(text: str, limit: int = 200) -> str:
     """A text with what is raw spelled out, cut if it is long."""
     escaped = RAW.sub(lambda found: ascii(found[0])[1:-1], text[:limit + 1])
     return escaped if len(escaped) <= limit else escaped[:limit] + "..."
+
+
+def as_json(value: object, limit: int = 80) -> str:
+    """A value out of a JSON file, as JSON, for an error."""
+    try:
+        return json.dumps(value)[:limit]
+    except RecursionError:  # nested so deep that it could just be read
+        return type(value).__name__
 
 
 def shown(value: object, limit: int = 80) -> str:

@@ -21,10 +21,11 @@ from typing import Any, Callable, Iterator, Sequence
 import numpy as np
 
 from . import codec
-from ._lib import Call, empty, ffi, lib, pointer
+from ._lib import Call, empty, ffi, lib, path_bytes, pointer
 from .errors import ArgumentError, FormatError, MismatchError, UnsupportedError
 from .gguf_file import File, Tensor
 from .gguf_write import SLICE_BYTES, Entry, encode, write
+from .hub.pairs import parts
 from .quantize import copied_keys
 
 DRAFTERS = ("gemma4-assistant", "gemma4_assistant", "gemma4_mtp", "gemma4")  # the last where its keys say so
@@ -44,7 +45,7 @@ class Drafter:
     """An open drafter file with a dense head; its rows are read by head(). With force, a centroid head that it has is replaced."""
 
     def __init__(self, path: str | os.PathLike[str], force: bool = False):
-        self.path = os.fspath(path)
+        self.path = os.fsdecode(path_bytes(path))
         self.file = File(path)
         try:
             self.tensors = list(self.file.tensors())
@@ -89,7 +90,7 @@ class Drafter:
         step = max(1, SLICE_BYTES // (4 * self.width))
         for first in range(0, self.rows, step):
             n = min(step, self.rows - first)
-            raw = np.empty(n * each, np.uint8)
+            raw = empty((n * each,), np.uint8)
             self.file.read(self.head_index, first * each, raw)
             out[first:first + n] = codec.decode(t.type, raw).reshape(n, self.width)
         if not np.abs(out).max() <= LARGEST:  # true of NaN as well
@@ -120,11 +121,10 @@ class Drafter:
                       prefix + "use_ordered_embeddings": encode("bool", True)}
 
     def write(self, path: str | os.PathLike[str], head: "CentroidHead", top: int, overwrite: bool = False,
-              progress: Callable[[Entry, int], None] | None = None) -> int:
-        """Writes the drafter with that head and returns the size of the file."""
-        if os.path.exists(path) and os.path.samefile(path, self.path):
-            raise ArgumentError(f"{os.fspath(path)}: is the source itself")
-        return write(path, self.keys(len(head.centroids), top), self.entries(head.centroids, head.ordering.ravel()), overwrite, progress)
+              progress: Callable[[Entry, int], None] | None = None, sources: Sequence[str] = ()) -> int:
+        """Writes the drafter with that head and returns the size of the file, which replaces neither the drafter nor one of `sources`."""
+        return write(path, self.keys(len(head.centroids), top), self.entries(head.centroids, head.ordering.ravel()), overwrite, progress,
+                     [*parts(self.path), *sources])
 
 
 def default_clusters(rows: int) -> int:

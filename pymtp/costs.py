@@ -37,7 +37,7 @@ def shape_of(file: File, tensors: Sequence[Tensor]) -> Shape:
 
     def number(*keys: str, default: int = 0) -> int:
         for key in keys:
-            value = file.value(f"{arch}.{key}")
+            value = file.scalar(f"{arch}.{key}")
             if isinstance(value, int) and not isinstance(value, bool) and value >= 0:
                 return value
         return default

@@ -54,9 +54,14 @@ class File:
             cap = n + 1
 
     def value(self, key: str, default: Any = None) -> Any:
-        """A value as a Python object, arrays whole; default when there is no such key."""
+        """A value as a Python object, arrays whole, which can take twenty times their bytes in the file; default when there is no such key."""
         shown = self.value_json(key, 2**31)
         return default if shown is None else json.loads(shown, strict=False)
+
+    def scalar(self, key: str, default: Any = None) -> Any:
+        """A value that is no array as a Python object; default when there is no such key and for arrays, however long."""
+        shown = self.value_json(key, 0)
+        return default if shown is None or shown.startswith("[") else json.loads(shown, strict=False)
 
     def value_bytes(self, key: str) -> bytes | None:
         """A value as it stands behind its key in a file, for gguf_write; None when there is no such key."""

@@ -30,6 +30,7 @@ from .errors import ArgumentError, WriteError
 
 SLICE_BYTES = 64 << 20  # most bytes of a chunk, by agreement: what producers of tensor data cut their work into
 ALIGNMENT = 32          # unless general.alignment says otherwise
+MOST_COLUMNS = SLICE_BYTES // 8  # of rows that are decoded and encoded: a slice has at least one. Those of Gemma 4 have up to 262144
 PART_NAME = 32          # characters of a file's name in its hidden one, whose length has a limit as well
 MAX_ALIGNMENT = 1 << 20  # every tensor may be padded by so much
 NUMBERS = {"u8": (0, "B"), "i8": (1, "b"), "u16": (2, "H"), "i16": (3, "h"), "u32": (4, "I"), "i32": (5, "i"), "f32": (6, "f"),
@@ -173,7 +174,8 @@ def _remove_abandoned(folder: pathlib.Path, prefix: str) -> None:
                     path.unlink()
 
 
-def _check_target(path: pathlib.Path, overwrite: bool) -> None:
+def _check_target(path: pathlib.Path, overwrite: bool, sources: Sequence[str]) -> None:
+    check_sources(path, sources)
     try:
         mode = os.lstat(path).st_mode
     except FileNotFoundError:
@@ -186,12 +188,22 @@ def _check_target(path: pathlib.Path, overwrite: bool) -> None:
         raise WriteError(f"{path}: expected a regular file to replace, found something else")
 
 
+def check_sources(path: str | os.PathLike[str], sources: Sequence[str]) -> None:
+    """Raises an ArgumentError when writing `path` would replace one of the files that it is made from, under whatever name."""
+    with contextlib.suppress(OSError):
+        target = os.stat(path_bytes(path))
+        for source in sources:
+            with contextlib.suppress(OSError):  # one that is gone cannot be replaced
+                if os.path.samestat(target, os.stat(source)):
+                    raise ArgumentError(f"{os.fsdecode(path)}: is the source itself")
+
+
 @contextlib.contextmanager
-def new_file(path: str | os.PathLike[str], size: int, overwrite: bool = False) -> Iterator[BinaryIO]:
+def new_file(path: str | os.PathLike[str], size: int, overwrite: bool = False, sources: Sequence[str] = ()) -> Iterator[BinaryIO]:
     """A file to write `size` bytes into; at the end of the block it is on the disk under its name. Without overwrite, an existing
-    file is refused. Failures of the system are raised as WriteError."""
+    file is refused, and one of `sources`, the files it is made from, in any case. Failures of the system are raised as WriteError."""
     final = pathlib.Path(os.fsdecode(path_bytes(path)))
-    _check_target(final, overwrite)
+    _check_target(final, overwrite, sources)
     prefix = f".{final.name[:PART_NAME]}.part-"
     part = final.with_name(prefix + f"{os.getpid()}-{secrets.token_hex(4)}")
     _remove_abandoned(final.parent, prefix)
@@ -207,7 +219,7 @@ def new_file(path: str | os.PathLike[str], size: int, overwrite: bool = False) -
                 yield f
                 f.flush()
                 os.fsync(f.fileno())
-                _check_target(final, overwrite)
+                _check_target(final, overwrite, sources)
                 os.replace(part, final)
             _sync_folder(final.parent)
         except OSError as error:
@@ -219,20 +231,21 @@ def new_file(path: str | os.PathLike[str], size: int, overwrite: bool = False) -
 
 
 def _sync_folder(folder: pathlib.Path) -> None:
-    fd = os.open(folder, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    except OSError:
-        pass  # some file systems do not let one; the data itself is safe
-    finally:
-        os.close(fd)
+    """Some folders cannot be read, and some file systems do not let one; the file is complete under its name all the same."""
+    with contextlib.suppress(OSError):
+        fd = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(fd)
+        finally:
+            os.close(fd)
 
 
 def write(path: str | os.PathLike[str], keys: Mapping[str, bytes], tensors: Sequence[Entry], overwrite: bool = False,
-          progress: Callable[[Entry, int], None] | None = None) -> int:
-    """Writes the file and returns its size. progress(tensor, bytes written of it just now) is called after every chunk."""
+          progress: Callable[[Entry, int], None] | None = None, sources: Sequence[str] = ()) -> int:
+    """Writes the file and returns its size. progress(tensor, bytes written of it just now) is called after every chunk. sources: files
+    that it is made from, which it must not replace."""
     head, alignment, size = header(keys, tensors), alignment_of(keys), file_bytes(keys, tensors)
-    with new_file(path, size, overwrite) as f:
+    with new_file(path, size, overwrite, sources) as f:
         f.write(head)
         f.write(bytes(padded(len(head), alignment) - len(head)))
         for t in tensors:

@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Callable, Mapping, Sequence
 
 import numpy as np
 
-from ._lib import Call, ffi, lib, new_struct, text
+from ._lib import Call, empty, ffi, lib, new_struct, text
+from ._text import shown
 from .errors import ArgumentError, FormatError, StateError
 from .gguf_file import File, Tensor
 from .gguf_write import Entry, encode, write
@@ -22,6 +23,8 @@ if TYPE_CHECKING:
 
 SUMS, COUNTS = ".in_sum2", ".counts"
 U32_MAX = 2**32 - 1
+MOST_NAMES = 1 << 20   # bytes of the names of data sets
+MOST_BYTES = 1 << 30   # of all sums; those of Gemma 4 26B, which has the most, take 54 MB
 
 
 @dataclass(frozen=True)
@@ -46,7 +49,7 @@ class Imatrix:
 
 
 def read_floats(file: File, index: int, tensor: Tensor) -> np.ndarray:
-    out = np.empty(tensor.bytes // 4, np.float32)
+    out = empty((tensor.bytes // 4,))
     file.read(index, 0, out)
     return out
 
@@ -54,13 +57,19 @@ def read_floats(file: File, index: int, tensor: Tensor) -> np.ndarray:
 def read(path: str | os.PathLike[str]) -> Imatrix:
     """Reads and checks a file."""
     with File(path) as file:
-        if file.value("general.type") != "imatrix":
-            raise FormatError(f"{path}: key 'general.type': expected \"imatrix\", found {file.value('general.type')!r}")
+        if file.string("general.type") != "imatrix":
+            raise FormatError(f"{path}: key 'general.type': expected \"imatrix\", found {shown(file.scalar('general.type'))}")
         tensors = {t.name: (i, t) for i, t in enumerate(file.tensors())}
+        size = sum(t.bytes for _, t in tensors.values())
+        if size > MOST_BYTES:
+            raise FormatError(f"{path}: expected tensors of at most {MOST_BYTES} bytes, found {size}")
         entries = {name.removesuffix(SUMS): _read_entry(path, file, tensors, name) for name in tensors if name.endswith(SUMS)}
         if not entries:
             raise FormatError(f"{path}: expected tensors named *{SUMS}, found none")
-        datasets, chunks = file.value("imatrix.datasets", []), file.value("imatrix.chunk_count", 0)
+        names = len(file.value_bytes("imatrix.datasets") or b"")
+        if names > MOST_NAMES:
+            raise FormatError(f"{path}: key 'imatrix.datasets': expected at most {MOST_NAMES} bytes, found {names}")
+        datasets, chunks = file.value("imatrix.datasets", []), file.scalar("imatrix.chunk_count", 0)
     return Imatrix(os.fspath(path), entries, datasets if isinstance(datasets, list) else [],
                    chunks if type(chunks) is int and 0 <= chunks <= U32_MAX else 0)
 
@@ -78,19 +87,22 @@ def _read_entry(path: object, file: File, tensors: Mapping[str, tuple[int, Tenso
         raise FormatError(f"{path}: tensor '{other}': expected {sums.size // columns} counts, one for each row of '{name}', found {counts.size}")
     if not (np.isfinite(sums).all() and (sums >= 0).all() and np.isfinite(counts).all() and (counts >= 0).all()):
         raise FormatError(f"{path}: tensor '{name}': expected sums and counts from 0, found others")
+    with np.errstate(over="ignore", divide="ignore", invalid="ignore"):
+        if np.isinf(sums.reshape(counts.size, columns) / counts[:, None]).any(where=counts[:, None] > 0):
+            raise FormatError(f"{path}: tensor '{name}': expected sums that their counts divide to floats, found others")
     return Sums(sums.reshape(counts.size, columns), counts)
 
 
 def save(path: str | os.PathLike[str], entries: Mapping[str, Sums], datasets: Sequence[str], chunks: int, chunk_size: int,
-         overwrite: bool = False) -> int:
-    """Writes a file; returns its size. chunks pieces of text of chunk_size tokens each went in."""
+         overwrite: bool = False, sources: Sequence[str] = ()) -> int:
+    """Writes a file; returns its size. chunks pieces of text of chunk_size tokens each went in. sources: files that it must not replace."""
     keys = {"general.type": encode("str", "imatrix"), "imatrix.datasets": encode("[str]", list(datasets)),
             "imatrix.chunk_count": encode("u32", chunks), "imatrix.chunk_size": encode("u32", min(chunk_size, U32_MAX))}
     tensors = []
     for name, s in sorted(entries.items()):
         tensors.append(Entry(name + SUMS, "F32", [s.sums.shape[1], s.sums.shape[0]], _whole(s.sums)))
         tensors.append(Entry(name + COUNTS, "F32", [1, s.counts.size], _whole(s.counts)))
-    return write(path, keys, tensors, overwrite)
+    return write(path, keys, tensors, overwrite, sources=sources)
 
 
 def _whole(array: np.ndarray) -> Callable[[], list[bytes]]:

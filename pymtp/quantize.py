@@ -13,9 +13,11 @@ import numpy as np
 from gguf import GGML_QUANT_VERSION
 
 from . import codec, imatrix, mixes
+from ._lib import empty
 from .errors import ArgumentError, Error, FormatError, UnsupportedError
 from .gguf_file import File, Tensor
-from .gguf_write import SLICE_BYTES, Entry, alignment_of, encode, file_bytes, row_bytes, write
+from .gguf_write import MOST_COLUMNS, SLICE_BYTES, Entry, alignment_of, encode, file_bytes, row_bytes, write
+from .hub.pairs import parts
 
 SLICE_VALUES = SLICE_BYTES // 8  # values decoded at once: with what they are read from and written as, about SLICE_BYTES
 
@@ -48,8 +50,8 @@ class Change:
 class Plan:
     """An open source file and what becomes of it. Close it, or leave its `with` block."""
 
-    def __init__(self, file: File, source: str, keys: dict[str, bytes], changes: list[Change], threads: int = 0):
-        self.file, self.source, self.keys, self.changes, self.threads = file, source, keys, changes, threads
+    def __init__(self, file: File, sources: list[str], keys: dict[str, bytes], changes: list[Change], threads: int = 0):
+        self.file, self.sources, self.keys, self.changes, self.threads = file, sources, keys, changes, threads
 
     def close(self) -> None:
         self.file.close()
@@ -71,9 +73,7 @@ class Plan:
 
     def write(self, path: str | os.PathLike[str], overwrite: bool = False, progress: Callable[[Entry, int], None] | None = None) -> int:
         """Writes the file and returns its size."""
-        if os.path.exists(path) and os.path.samefile(path, self.source):
-            raise ArgumentError(f"{os.fspath(path)}: is the source itself")
-        return write(path, self.keys, self.entries, overwrite, progress)
+        return write(path, self.keys, self.entries, overwrite, progress, self.sources)
 
 
 def plan(source: str | os.PathLike[str], mix: str, overrides: Sequence[tuple[str, str]] = (), importance: imatrix.Imatrix | None = None,
@@ -90,7 +90,8 @@ def plan(source: str | os.PathLike[str], mix: str, overrides: Sequence[tuple[str
             _check(source, c)
         if importance and not any(c.importance for c in changes):
             raise ArgumentError(f"{importance.path}: has none of the tensors of {os.fspath(source)}")
-        return Plan(file, os.fspath(source), new_keys(file, source, mix, importance), changes, threads)
+        sources = parts(source) + ([importance.path] if importance else [])
+        return Plan(file, sources, new_keys(file, source, mix, importance), changes, threads)
     except BaseException:
         file.close()
         raise
@@ -99,6 +100,8 @@ def plan(source: str | os.PathLike[str], mix: str, overrides: Sequence[tuple[str
 def _check(source: object, c: Change) -> None:
     if not c.tensor.bytes:
         raise UnsupportedError(f"{source}: tensor '{c.tensor.name}': type {c.tensor.type} has no known size, so it cannot be copied")
+    if c.type != c.tensor.type and c.tensor.dims[0] > MOST_COLUMNS:
+        raise UnsupportedError(f"{source}: tensor '{c.tensor.name}': expected rows of at most {MOST_COLUMNS} values, found {c.tensor.dims[0]}")
     if "\ufffd" in c.tensor.name:
         raise FormatError(f"{source}: tensor '{c.tensor.name}': its name is no UTF-8")
 
@@ -159,7 +162,7 @@ def slices(file: File, c: Change, threads: int) -> Iterator[Any]:
         weights = c.importance.mean(matrix) if c.importance else None
         for first in range(0, rows, step):
             n = min(step, rows - first)
-            raw = np.empty((n, each), np.uint8)
+            raw = empty((n, each), np.uint8)
             file.read(c.index, (matrix * rows + first) * each, raw)
             try:
                 yield codec.encode(c.type, codec.decode(c.tensor.type, raw, threads), weights, threads)

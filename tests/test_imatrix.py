@@ -155,6 +155,11 @@ BAD = {
     "F16": lambda b: b.kv("general.type", "str", "imatrix").tensor("a.in_sum2", [4, 1], F16).tensor("a.counts", [1, 1]),
     "expected 2 counts": lambda b: b.kv("general.type", "str", "imatrix").tensor("a.in_sum2", [4, 2]).tensor("a.counts", [1, 3]),
     "from 0": lambda b: b.kv("general.type", "str", "imatrix").tensor("a.in_sum2", [1, 1], F32, b"\0\0\x80\xbf").tensor("a.counts", [1, 1]),
+    "their counts": lambda b: b.kv("general.type", "str", "imatrix").tensor("a.in_sum2", [1, 1], F32, b"\xca\xf2\x49\x71")
+    .tensor("a.counts", [1, 1], F32, b"\1\0\0\0"),  # 1e30 of a smallest fraction of a row
+    "imatrix.datasets": lambda b: b.kv("general.type", "str", "imatrix").kv("imatrix.datasets", "[u8]", [0] * (1 << 20))
+    .tensor("a.in_sum2", [1, 1]).tensor("a.counts", [1, 1]),
+    "found 'a{70,}[.]{3}$": lambda b: b.kv("general.type", "str", "a" * 5000).tensor("a.in_sum2", [4, 1]).tensor("a.counts", [1, 1]),
     "sums and counts": lambda b: b.kv("general.type", "str", "imatrix").tensor("a.in_sum2", [1, 1]).tensor("a.counts", [1, 1], F32, b"\0\0\xc0\x7f"),
 }
 
@@ -165,6 +170,21 @@ def test_bad_files(tmp_path, word):
     with pytest.raises(FormatError, match=word) as caught:
         imatrix.read(path)
     assert "bad.gguf" in str(caught.value)
+
+
+@pytest.mark.filterwarnings("error")
+def test_odd_counts(tmp_path):
+    """None warns; nothing that met no row counts as too large."""
+    path = Builder().kv("general.type", "str", "imatrix").tensor("a.in_sum2", [1, 2]).tensor("a.counts", [1, 2]).write(tmp_path / "i.gguf")
+    assert imatrix.read(path).entries["a"].mean(0) is None
+
+
+def test_sums_larger_than_any_model_has(tmp_path):
+    """Refused by their size, before memory is taken."""
+    path = Builder().kv("general.type", "str", "imatrix").tensor("a.counts", [1, 1]).tensor("a.in_sum2", [1 << 38, 1], F32, b"").write(tmp_path / "i.gguf")
+    os.truncate(path, path.stat().st_size + (1 << 40))
+    with pytest.raises(FormatError, match=rf"i.gguf: expected tensors of at most {1 << 30} bytes, found {(1 << 40) + 4}"):
+        imatrix.read(path)
 
 
 # ---- the command ----

@@ -17,7 +17,7 @@ from gguf.quants import dequantize
 
 import pymtp
 from gguf_build import Builder
-from pymtp import codec, imatrix, mixes, quantize
+from pymtp import codec, gguf_write, imatrix, mixes, quantize
 from pymtp.errors import ArgumentError, UnsupportedError
 from pymtp.gguf_write import Entry, encode, write
 from test_cli import pymtp_cli, refused
@@ -169,6 +169,17 @@ def test_split_sources(data, tmp_path):
         with pymtp.File(tmp_path / f"from-{part}.gguf") as f:
             assert not [k for k in f.keys() if k.startswith("split.")]
         pymtp.Model(tmp_path / f"from-{part}.gguf", None).close()
+
+
+def test_rows_too_long_for_memory(tmp_path):
+    """A slice holds at least a row. One that is only copied may be of any length."""
+    columns = gguf_write.MOST_COLUMNS + 32
+    path = Builder().kv("general.architecture", "str", "gemma4").tensor("blk.0.attn_q.weight", [columns, 1], 0, b"").write(tmp_path / "long.gguf")
+    os.truncate(path, path.stat().st_size + 4 * columns)
+    with pytest.raises(UnsupportedError, match=rf"long.gguf: tensor 'blk.0.attn_q.weight': expected rows of at most {columns - 32} values, found {columns}"):
+        quantize.plan(path, "Q8_0")
+    with quantize.plan(path, "F32") as plan:
+        assert plan.write(tmp_path / "same.gguf") > 4 * columns
 
 
 # ---- importance ----

@@ -1,5 +1,7 @@
 """Classes of bugs that model runtimes have had, each named: SECURITY.md lists where each is tested; here are those without another place."""
+import bisect
 import itertools
+import json
 import math
 import re
 import subprocess
@@ -7,12 +9,14 @@ import sys
 
 import pytest
 
+import checkpoint
 import pymtp
 from conftest import ROOT
 from driver import opened, struct as new_struct
 from gguf_build import Builder
 from model_files import rewrite
-from pymtp import chat
+from pymtp import chat, convert, costs
+from pymtp._core import Defaults
 from pymtp._lib import ffi, lib
 from pymtp.parse import OutputParser
 
@@ -157,6 +161,59 @@ def test_nested_json_of_a_checkpoint(data, tmp_path, file):
     done = subprocess.run([sys.executable, "-m", "pymtp", "quantize", "convert", str(folder), str(tmp_path / "o.gguf")], capture_output=True, text=True)
     assert done.returncode == 1 and file in done.stderr and done.stderr.startswith("pymtp: ") and done.stderr.count("\n") == 1, done.stderr
     assert not list(tmp_path.glob("*.gguf*"))
+
+
+def test_json_just_flat_enough_to_be_read(data, tmp_path):
+    """What the parser still takes must not fail where an error shows it."""
+    folder = checkpoint.copy(data / "ckpt-31b" / "drafter", tmp_path / "c")
+    config, weights, named = (folder / name for name in ("config.json", "model.safetensors", "tokenizer.json"))
+    whole = {path: path.read_bytes() for path in (config, weights, named)}
+
+    def outcome():
+        with pytest.raises(pymtp.Error) as caught:
+            convert.plan(folder)
+        return str(caught.value)
+
+    def is_read(depth):
+        try:
+            return bool(json.loads("[" * depth + "1" + "]" * depth))
+        except RecursionError:
+            return False
+
+    deepest = bisect.bisect_left(range(1, DEEP), True, key=lambda depth: not is_read(depth))
+    seen = set()
+    for depth in range(deepest - 120, deepest + 20):
+        deep = b"[" * depth + b"]" * depth
+        header = b'{"a":' + deep + b"}"
+        for path, content in ((config, b'{"model_type":' + deep + b"}"), (weights, len(header).to_bytes(8, "little") + header),
+                              (named, b'{"model":' + deep + b"}")):
+            path.write_bytes(content)
+            message = outcome()
+            assert path.name in message and "\n" not in message
+            seen.add((path.name, "maximum recursion depth" in message))
+            path.write_bytes(whole[path])
+    assert len(seen) == 6  # each was refused both by the parser and by what came after it
+
+
+def test_arrays_where_numbers_belong(data, tmp_path, monkeypatch):
+    """They are not spelled out, however long."""
+    lengths, plain = [], pymtp.File.value_json
+
+    def spy(self, *args):
+        shown = plain(self, *args)
+        lengths.append(len(shown or ""))
+        return shown
+
+    monkeypatch.setattr(pymtp.File, "value_json", spy)
+    keys = {key: [7] * 10000 for key in ("general.sampling.temp", "general.sampling.top_k", "general.sampling.top_p")}
+    path = tmp_path / "t.gguf"
+    rewrite(data / "tiny-31b.gguf", path, keys=keys)
+    with pymtp.Model(path, None, threads=1) as model:
+        assert model._core.defaults == Defaults()
+    odd = Builder().kv("general.architecture", "str", "gemma4").kv("gemma4.block_count", "[u8]", [7] * 10000).tensor("a", [1]).write(tmp_path / "o.gguf")
+    with pymtp.File(odd) as file:
+        assert costs.table(file)[0]["name"] == "a"
+    assert len(lengths) > 3 and max(lengths) < 100
 
 
 # ---- requests ----

@@ -13,9 +13,9 @@ import numpy as np
 from gguf import GGML_QUANT_VERSION
 
 from .. import codec, mixes
-from ..errors import ArgumentError, Error
+from ..errors import ArgumentError, Error, UnsupportedError
 from ..gguf_file import Tensor
-from ..gguf_write import SLICE_BYTES, Entry, encode, file_bytes, write
+from ..gguf_write import MOST_COLUMNS, SLICE_BYTES, Entry, encode, file_bytes, write
 from .source import Source
 from .tensors import ORDERING, Planned
 
@@ -29,6 +29,9 @@ class Plan:
         self.source, self.threads = source, threads
         described = [Tensor(t.name, self.type_of(t), list(reversed(t.dims)), 0) for t in source.tensors]
         self.types = mixes.types_of(mix, described, overrides)
+        for t in source.tensors:
+            if t.dims[-1] > MOST_COLUMNS:
+                raise UnsupportedError(f"tensor '{t.source}': expected rows of at most {MOST_COLUMNS} values, found {t.dims[-1]}")
         self.keys = {key: encode(kind, value) for key, kind, value in source.keys}
         self.keys["general.quantization_version"] = encode("u32", GGML_QUANT_VERSION)
         self.keys["general.file_type"] = encode("u32", mixes.file_type(mix))
@@ -64,7 +67,7 @@ class Plan:
 
     def write(self, path: str | os.PathLike[str], overwrite: bool = False, progress: Callable[[Entry, int], None] | None = None) -> int:
         """Writes the file and returns its size."""
-        return write(path, self.keys, self.entries, overwrite, progress)
+        return write(path, self.keys, self.entries, overwrite, progress, self.source.files)
 
     def close(self) -> None:
         self.source.close()

@@ -7,11 +7,12 @@ import pathlib
 import stat
 from typing import Any
 
-from .._text import shown
+from .._text import as_json, shown
 from ..errors import FormatError, ReadError
 
 FLOAT32_MAX = 3.4028234663852886e38
-MAX_BYTES = 1 << 30  # of a JSON file; tokenizer.json of Gemma 4 has 32 MB
+MAX_BYTES = 8 << 20  # of a file of JSON or text: once read, JSON takes up to 25 times its bytes
+MAX_TOKENIZER = 64 << 20  # of tokenizer.json; that of Gemma 4 has 32 MB
 
 
 def is_text(value: str) -> bool:
@@ -24,11 +25,11 @@ def read_text(path: pathlib.Path) -> str:
     return _decode(read_bytes(path), str(path))
 
 
-def read_bytes(path: pathlib.Path) -> bytes:
+def read_bytes(path: pathlib.Path, most: int = MAX_BYTES) -> bytes:
     with open(open_regular(path), "rb") as f:
         size = os.fstat(f.fileno()).st_size
-        if size > MAX_BYTES:
-            raise FormatError(f"{path}: expected at most {MAX_BYTES} bytes, found {size}")
+        if size > most:
+            raise FormatError(f"{path}: expected at most {most} bytes, found {size}")
         try:
             return f.read(size)
         except OSError as error:
@@ -47,9 +48,9 @@ def open_regular(path: pathlib.Path) -> int:
     return fd
 
 
-def read_object(path: pathlib.Path) -> dict[str, Any]:
-    """The JSON object in a file."""
-    return parse_object(read_bytes(path), str(path))
+def read_object(path: pathlib.Path, most: int = MAX_BYTES) -> dict[str, Any]:
+    """The JSON object in a file of at most so many bytes."""
+    return parse_object(read_bytes(path, most), str(path))
 
 
 def parse_object(raw: bytes, where: str) -> dict[str, Any]:
@@ -87,7 +88,7 @@ class Fields:
         self.values, self.where, self.prefix = values, where, prefix
 
     def error(self, key: str, expected: str, kind: type[Exception] = FormatError) -> Exception:
-        found = json.dumps(self.values[key])[:80] if key in self.values else "none"
+        found = as_json(self.values[key]) if key in self.values else "none"
         return kind(f"{self.where}: key '{self.prefix}{key}': expected {expected}, found {found}")
 
     def get(self, key: str, default: Any, expected: str, fits: Any) -> Any:

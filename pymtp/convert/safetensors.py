@@ -6,7 +6,6 @@ memory is bounded by what the caller asks for, and a file that shrinks is an err
 """
 from __future__ import annotations
 
-import json
 import math
 import os
 import pathlib
@@ -15,13 +14,14 @@ from typing import Any, Iterator
 
 import numpy as np
 
-from .._text import shown
+from .._text import as_json, shown
+from .._lib import empty
 from ..errors import FormatError, ReadError, UnsupportedError
 from .files import open_regular, parse_object, read_object
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_NAME = 255  # bytes; the limit of the usual file systems
-MAX_HEADER = 100_000_000  # bytes; the limit of the format
+MAX_HEADER = 16_000_000  # bytes; headers of Gemma 4 have up to 300 KB, and JSON takes up to 25 times its bytes
 TYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "I32": np.dtype("<i4"), "I64": np.dtype("<i8")}
 
 
@@ -63,7 +63,7 @@ class Checkpoint:
         """Rows first .. first + count of a tensor, seen as a matrix of rows of its last dimension: float32, or its integers."""
         t = self.tensors[name]
         kind, length = TYPES[t.type], t.shape[-1] if t.shape else 1
-        out = np.empty((count, length), kind)
+        out = empty((count, length), kind)
         _read(t, self._files[t.file], t.start + first * length * kind.itemsize, memoryview(out).cast("B"))
         if t.type == "BF16":
             wide = out.astype(np.uint32)
@@ -93,10 +93,10 @@ def _files_of(folder: pathlib.Path) -> Iterator[tuple[pathlib.Path, set[str] | N
     shards: dict[str, set[str]] = {}
     weights = read_object(folder / INDEX).get("weight_map")
     if not isinstance(weights, dict) or not weights:
-        raise FormatError(f"{folder / INDEX}: key 'weight_map': expected the files of the tensors, found {json.dumps(weights)[:40]}")
+        raise FormatError(f"{folder / INDEX}: key 'weight_map': expected the files of the tensors, found {as_json(weights, 40)}")
     for name, file in weights.items():
         if not _is_file_name(file):
-            raise FormatError(f"{folder / INDEX}: tensor {shown(name)}: expected the name of a file in the folder, found {json.dumps(file)[:80]}")
+            raise FormatError(f"{folder / INDEX}: tensor {shown(name)}: expected the name of a file in the folder, found {as_json(file)}")
         shards.setdefault(file, set()).add(name)
     for file, names in shards.items():
         yield folder / file, names
@@ -141,7 +141,7 @@ def _directory(path: pathlib.Path, fd: int) -> list[Tensor]:
 def _entry(path: pathlib.Path, name: str, fields: Any, start: int) -> Tensor:
     """One entry of a header, checked by itself. `start`: where the data of the file begins."""
     def fail(key: str, expected: str, error: type[Exception] = FormatError) -> Exception:
-        found = json.dumps(fields.get(key) if isinstance(fields, dict) else fields)[:80]
+        found = as_json(fields.get(key) if isinstance(fields, dict) else fields)
         return error(f"{path}: tensor {shown(name)}: {key}: expected {expected}, found {found}")
 
     if not isinstance(fields, dict):

@@ -6,6 +6,7 @@ import pathlib
 
 import numpy as np
 
+from .._lib import path_bytes
 from ..errors import ReadError
 from .config import read_shape
 from .keys import Key, general_keys, network_keys
@@ -15,12 +16,15 @@ from .tokenizer import tokenizer_keys
 
 
 class Source:
-    """keys: (name, kind, value) in file order. tensors: what to write, in file order. notes: what is left out, for people."""
+    """keys: (name, kind, value) in file order. tensors: what to write, in file order. notes: what is left out, for people. files: those
+    of the folder, but for GGUF files, which are no source."""
 
     def __init__(self, folder: str | os.PathLike[str], centroids: bool = True):
-        path = pathlib.Path(folder)
-        if not path.is_dir():
-            raise ReadError(f"{path}: expected the folder of a checkpoint")
+        path = pathlib.Path(os.fsdecode(path_bytes(folder)))
+        try:
+            self.files = [str(p) for p in path.iterdir() if p.suffix.lower() != ".gguf"]
+        except OSError:
+            raise ReadError(f"{path}: expected the folder of a checkpoint") from None
         self.shape = read_shape(path)
         rows = min(self.shape.vocab, self.shape.ple_vocab) if self.shape.ple else self.shape.vocab
         tokens, vocab = tokenizer_keys(path, rows)

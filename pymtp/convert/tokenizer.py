@@ -5,14 +5,13 @@ apart from everything else. A tokenizer.json that says anything else is refused,
 """
 from __future__ import annotations
 
-import json
 import pathlib
 import re
 from typing import Any
 
-from .._text import shown
+from .._text import as_json, shown
 from ..errors import FormatError, UnsupportedError
-from .files import Fields, is_text, read_object, read_text
+from .files import MAX_TOKENIZER, Fields, is_text, read_object, read_text
 from .keys import Key, read_generation
 
 SPACE = "\u2581"
@@ -27,7 +26,7 @@ KNOWN_ENDS = ("<eos>", TURN_END, "<|tool_response>")  # end generation in any fi
 def tokenizer_keys(folder: pathlib.Path, rows: int) -> tuple[list[Key], int]:
     """The keys, and the number of tokens: at most `rows`, those of the embedding."""
     path = folder / "tokenizer.json"
-    top = Fields(read_object(path), str(path))
+    top = Fields(read_object(path, MAX_TOKENIZER), str(path))
     model = top.object("model")
     _check_algorithm(top, model)
     tokens, types = _tokens(top, model, rows)
@@ -97,14 +96,14 @@ def _merges(model: Fields, ids: dict[str, int]) -> list[str]:
     for rank, merge in enumerate(merges):
         pair = merge.split(" ") if isinstance(merge, str) else merge
         if not (isinstance(pair, list) and len(pair) == 2 and all(isinstance(p, str) and p and " " not in p for p in pair)):
-            raise FormatError(f"{model.where}: key 'model.merges': merge {rank}: expected two parts, found {json.dumps(merge)[:80]}")
+            raise FormatError(f"{model.where}: key 'model.merges': merge {rank}: expected two parts, found {as_json(merge)}")
         left, right = pair
         for piece in (left, right, left + right):
             if piece not in ids:
-                raise FormatError(f"{model.where}: key 'model.merges': merge {rank}: expected tokens, found {json.dumps(piece)[:80]}")
+                raise FormatError(f"{model.where}: key 'model.merges': merge {rank}: expected tokens, found {as_json(piece)}")
         if "\n" in left + right and (left + right).strip("\n"):
             raise UnsupportedError(f"{model.where}: key 'model.merges': merge {rank}: expected newlines apart from other text, "
-                                   f"found {json.dumps(merge)[:80]}")
+                                   f"found {as_json(merge)}")
         out.append(f"{left} {right}")
     return out
 

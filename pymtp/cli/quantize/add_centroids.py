@@ -58,13 +58,17 @@ def command(drafter: str, out: str, clusters: int | None, top_k: int | None, tar
 def make(opened: Any, out: str, clusters: int, top_k: int | None, target: str | None, text_file: str | None, tokens: int, threads: int | None,
          force: bool) -> dict[str, Any]:
     from ... import centroids
+    from ...gguf_write import check_sources
+    from ...hub.pairs import parts
     from ..progress import bar
 
+    sources = [*parts(target), text_file] if target and text_file else []
+    check_sources(out, [*parts(opened.path), *sources])  # before minutes of work, and once more when it is written
     text = hidden_rows(opened.path, target, text_file, tokens, threads) if target and text_file else None
     with bar("centroids", centroids.STEPS, of_bytes=False) as advance:
         made = centroids.add(opened, clusters, text, () if top_k is None else (top_k,), threads or 0, lambda note: advance(1, note))
     top = top_k or centroids.choose(made.lines)
-    bytes_written = opened.write(out, made.head, top, force)
+    bytes_written = opened.write(out, made.head, top, force, sources=sources)
     return {"objective": made.head.objective, "hidden": made.hidden, "measured": made.measured, "table": [vars(line) for line in made.lines],
             "top_k": top, "bytes": bytes_written}
 

@@ -29,11 +29,15 @@ def command(model: str, texts: tuple[str, ...], output: str, piece: int, limit: 
     """Run MODEL over the files TEXT... (- is standard input) and write the mean squares of what met its weights."""
     from ... import imatrix
     from ...errors import ArgumentError, WriteError
+    from ...gguf_write import check_sources
+    from ...hub.pairs import parts
     from ...model import Model
     from ..progress import bar
 
     if os.path.exists(output) and not force:  # before minutes of work, and once more when it is written
         raise WriteError(f"{output}: exists already")
+    sources = [*parts(model), *texts]
+    check_sources(output, sources)
     contents = [read_text(path) for path in texts]
     with Model(model, None, threads=threads) as opened:
         piece = min(piece, opened.info.context)
@@ -44,7 +48,7 @@ def command(model: str, texts: tuple[str, ...], output: str, piece: int, limit: 
         with bar("imatrix", tokens, of_bytes=False) as advance:
             sums, nll = imatrix.collect(opened, prompts, advance)
     datasets = [os.path.basename(path) for path in texts]
-    size = imatrix.save(output, sums, datasets, len(prompts), piece, force)
+    size = imatrix.save(output, sums, datasets, len(prompts), piece, force, sources)
     unseen = sum(int((s.counts == 0).sum()) for s in sums.values())
     result = {"output": output, "bytes": size, "tensors": len(sums), "tokens": tokens, "pieces": len(prompts), "unseen": unseen,
               "perplexity": math.exp(min(nll, 700))}
