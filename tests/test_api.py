@@ -429,6 +429,9 @@ def test_drafting_changes_nothing(model):
         for bad in ((-1, 5), (2, 5000), ("x", 5), (2, -1)):
             with pytest.raises(pymtp.ArgumentError):
                 s.draft(*bad)
+        for call in (s.draft, s.draft_logits, s.draft_hidden):  # one call that nothing ends: not for hours
+            with pytest.raises(pymtp.ArgumentError, match=f"^n: expected 0..{model.info.context}, found {model.info.context + 1}$"):
+                call(model.info.context + 1, 5)
         s.rewind(4)
         with pytest.raises(pymtp.StateError):
             s.draft(2, 5)
