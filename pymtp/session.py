@@ -11,7 +11,7 @@ from ._core import Core
 from ._lib import Call, Handle, empty, ffi, lib, new_struct, pointer, token_array
 from ._text import shown
 from .errors import ArgumentError, StateError
-from .generate import INT32, Chunk, Completion, Request, Stats, _integer, make_params, read_chunk
+from .generate import INT32, Chunk, Completion, Request, Stats, _integer, _items, make_params, read_chunk
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -249,7 +249,7 @@ def step(sessions: Sequence[Session]) -> list[Chunk]:
     Each session must have a running request (Session.start). A failure of one session is in its chunk (`error`,
     finish_reason "error"); a failure of all is raised. What a session gives does not depend on its company.
     """
-    sessions = list(sessions)
+    sessions = _items("sessions", sessions)
     if not all(isinstance(s, Session) for s in sessions):
         raise ArgumentError("sessions: expected Session objects")
     call = Call()
