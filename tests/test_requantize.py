@@ -108,6 +108,19 @@ def test_overrides(small_models, tmp_path):
         quantize.plan(source, "Q9_K")
 
 
+def test_overrides_from_python(small_models, tmp_path):
+    """A type as codec takes it, and nothing that is no pair."""
+    source = small_models("moe", "Q8_0")[0]
+    for kind in ("Q4_0", "q4_0", 2):
+        assert types(requantize(source, tmp_path / f"{kind}.gguf", "Q8_0", [("blk.0.attn_q.weight", kind)]))["blk.0.attn_q.weight"] == "Q4_0"
+    for bad in (None, 5, "x", [1], ["*"], [("*",)], [("*", "Q8_0", 1)], [(None, "Q8_0")], [(b"*", "Q8_0")], [(["*"], "Q8_0")]):
+        with pytest.raises(ArgumentError, match="^overrides: expected "):
+            quantize.plan(source, "Q8_0", bad)
+    for kind, error in ((None, ArgumentError), ([], ArgumentError), ("FOO", UnsupportedError), (-1, UnsupportedError), ("I32", UnsupportedError)):
+        with pytest.raises(error, match="^override 'blk.0.attn_q.weight': type"):
+            quantize.plan(source, "Q8_0", [("blk.0.attn_q.weight", kind)])
+
+
 # ---- which bytes ----
 
 @pytest.mark.parametrize("kind", [kind for kind in codec.types() if kind not in mixes.FLOATS])
