@@ -18,7 +18,7 @@ from gguf.quants import dequantize
 import pymtp
 from gguf_build import Builder
 from pymtp import codec, imatrix, mixes, quantize
-from pymtp.errors import ArgumentError, UnsupportedError
+from pymtp.errors import ArgumentError, FormatError, UnsupportedError
 from pymtp.gguf_write import Entry, encode, write
 from test_cli import pymtp_cli, refused
 
@@ -319,6 +319,9 @@ def test_sources_that_cannot_be_requantized(tmp_path):
 
     with pytest.raises(UnsupportedError, match="blk.0.x.weight.*IQ1_S"):
         quantize.plan(source(19, bytes(100)), "Q8_0")
+    Builder().kv("general.architecture", "str", "gemma4").tensor(b"blk.0.\xff.weight", [256, 2]).write(tmp_path / "a.gguf")
+    with pytest.raises(FormatError, match="a.gguf: tensor 'blk.0.\ufffd.weight': its name is no UTF-8"):
+        quantize.plan(tmp_path / "a.gguf", "Q8_0")
     values = np.ones((2, 256), np.float32)
     values[1, 7] = np.nan
     with pytest.raises(ArgumentError, match="blk.0.x.weight.*rows from 1 on.*row 0.*column 7"):
