@@ -14,6 +14,7 @@ from typing import BinaryIO, Callable, Iterator, Sequence
 import numpy as np
 
 from . import codec
+from ._text import shown
 from .errors import ArgumentError, FormatError, MismatchError, WriteError
 from .gguf_file import File, Tensor
 from .gguf_write import SLICE_BYTES
@@ -74,7 +75,7 @@ def _values_by_key(file: File, which: str) -> dict[str, bytes]:
     for key in file.keys():
         value = file.value_bytes(key)
         if value is None or key in values:  # keys of a file differ: one seen before had bytes replaced to look the same
-            raise FormatError(f"{which}: key '{key}': is no UTF-8")
+            raise FormatError(f"{which}: key {shown(key)}: is no UTF-8")
         values[key] = value
     return values
 

@@ -92,6 +92,10 @@ def test_keys_that_are_no_text(tmp_path, names):
         for which, pair in (("a", (a, b)), ("a", (a, c)), ("b", (c, a))):
             with pytest.raises(FormatError, match=f"^{which}: key 'k\ufffd': is no UTF-8$"):
                 compare.compare_keys(*pair)
+    long = Builder().kv(b"\xff\n\x1b[31m" + b"a" * 60_000, "u32", 1).write(tmp_path / "long.gguf")
+    with File(long) as a, pytest.raises(FormatError, match="is no UTF-8") as caught:
+        compare.compare_keys(a, a)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 200
 
 
 def test_odd_tensors(tmp_path):
