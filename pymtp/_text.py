@@ -22,9 +22,9 @@ def as_json(value: object, limit: int = 80) -> str:
 
 
 def shown(value: object, limit: int = 80) -> str:
-    """A value that is wrong, as Python writes it, for an error."""
+    """A value that is wrong, as Python writes it, for an error. Arrays are written over several lines: here it is one."""
     try:
-        text = repr(value[:limit] if isinstance(value, str) else value)
+        text = printable(repr(value[:limit] if isinstance(value, str) else value), 10 * limit)
     except (ValueError, RecursionError):  # too many digits, nested too deep
         return type(value).__name__
     cut = isinstance(value, str) and len(value) > limit

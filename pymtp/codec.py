@@ -15,6 +15,7 @@ import numpy as np
 from ._lib import Call, empty, ffi, lib, text
 from ._text import shown
 from .errors import ArgumentError, UnsupportedError
+from .generate import _integer
 
 
 def types() -> list[str]:
@@ -28,7 +29,7 @@ def types() -> list[str]:
 def type_number(type: str | int) -> int:
     """The number of a type in GGUF files. UnsupportedError when pymtp does not compute with it."""
     if isinstance(type, str):
-        number = lib.pymtp_type_find(type.upper().encode("utf-8", "replace"))
+        number = -1 if "\0" in type else lib.pymtp_type_find(type.upper().encode("utf-8", "replace"))  # C would read up to the NUL
     else:
         try:
             number = operator.index(type)
@@ -53,9 +54,9 @@ def block_values(type: str | int) -> int:
 
 def row_bytes(type: str | int, columns: int) -> int:
     """Bytes of a row of so many values. ArgumentError when columns is no multiple of block_values(type)."""
-    number = type_number(type)
+    number, columns = type_number(type), _integer("columns", columns, 1, 2**62)
     values = lib.pymtp_type_block_values(number)
-    if columns <= 0 or columns % values:
+    if columns % values:
         raise ArgumentError(f"columns: expected a multiple of {values} for {type_name(number)}, found {shown(columns)}")
     return columns // values * lib.pymtp_type_block_bytes(number)
 
@@ -90,7 +91,7 @@ def decode(type: str | int, blocks: Any, threads: int = 0) -> np.ndarray:
     ArgumentError: a row is no whole number of blocks.
     """
     number = type_number(type)
-    data = np.frombuffer(blocks, np.uint8) if isinstance(blocks, (bytes, bytearray, memoryview)) else np.ascontiguousarray(blocks)
+    data = _bytes(blocks)
     if data.dtype != np.uint8 or not data.ndim:
         raise ArgumentError(f"blocks: expected an array of uint8, found shape {data.shape} of {data.dtype}")
     size = lib.pymtp_type_block_bytes(number)
@@ -113,6 +114,13 @@ def _floats(array: Any, name: str) -> np.ndarray:
         raise ArgumentError(f"{name}: expected real numbers, found {values.dtype}")
     with np.errstate(over="ignore"):  # what a float32 cannot hold becomes infinite, which the library reports with its place
         return np.asarray(values, np.float32, order="C")
+
+
+def _bytes(blocks: Any) -> np.ndarray:
+    try:
+        return np.frombuffer(blocks, np.uint8) if isinstance(blocks, (bytes, bytearray, memoryview)) else np.ascontiguousarray(blocks)
+    except (TypeError, ValueError, BufferError):  # a ragged list, a view with gaps
+        raise ArgumentError(f"blocks: expected contiguous bytes or an array of uint8, found {type(blocks).__name__}") from None
 
 
 def _pointer(kind: str, array: np.ndarray) -> Any:

@@ -15,7 +15,7 @@ import numpy as np
 
 from . import codec
 from .errors import ArgumentError, MismatchError, WriteError
-from .gguf_file import File, Tensor
+from .gguf_file import File, Tensor, values_by_key
 from .gguf_write import SLICE_BYTES
 from .model import Model
 
@@ -64,10 +64,9 @@ class Predictions:
 # ---- keys ----
 
 def compare_keys(a: File, b: File) -> list[KeyDifference]:
-    names_a = a.keys()
-    known = set(names_a)
-    both = names_a + [k for k in b.keys() if k not in known]
-    return [KeyDifference(k, a.value_json(k, 3), b.value_json(k, 3)) for k in both if a.value_bytes(k) != b.value_bytes(k)]
+    """FormatError where a key is no UTF-8: its value cannot be asked for."""
+    values_a, values_b = values_by_key(a, "a"), values_by_key(b, "b")
+    return [KeyDifference(k, a.value_json(k, 3), b.value_json(k, 3)) for k in values_a | values_b if values_a.get(k) != values_b.get(k)]
 
 
 # ---- tensors ----

@@ -145,6 +145,24 @@ def _number(name: str, value: Any) -> float:
         raise ArgumentError(f"{name}: expected a number, found {shown(value)}") from None
 
 
+def _flag(name: str, value: Any) -> bool:
+    try:
+        return bool(value)
+    except (TypeError, ValueError):  # arrays are neither true nor false
+        raise ArgumentError(f"{name}: expected True or False, found {shown(value)}") from None
+
+
+def _items(name: str, values: Any, least: int = 0) -> list[Any]:
+    """The items of a sequence, at least so many."""
+    try:
+        items = list(values)
+    except TypeError:
+        raise ArgumentError(f"{name}: expected a sequence, found {shown(values)}") from None
+    if len(items) < least:
+        raise ArgumentError(f"{name}: expected at least {least}, found {len(items)}")
+    return items
+
+
 @dataclass
 class Params:
     """A filled pymtp_params and what it points to."""
@@ -183,7 +201,7 @@ def make_params(defaults: Defaults, options: Mapping[str, Any]) -> Params:
     draft = given.get("draft", "auto")
     raw.draft = lib.PYMTP_DRAFT_AUTO if isinstance(draft, str) and draft == "auto" else \
         _integer("draft", draft, 0, lib.PYMTP_MAX_DRAFT)
-    raw.ignore_eos = bool(given.get("ignore_eos", False))
+    raw.ignore_eos = _flag("ignore_eos", given.get("ignore_eos", False))
     raw.snapshot_at = given.get("_snapshot_at", -1)
     _set_bias(raw, keep, given.get("logit_bias"))
     _set_stop(raw, keep, given.get("stop"))
@@ -195,10 +213,12 @@ def make_params(defaults: Defaults, options: Mapping[str, Any]) -> Params:
 
 
 def _set_bias(raw: Any, keep: list[Any], bias: Any) -> None:
-    if not bias:
+    if bias is None:
         return
     if not isinstance(bias, Mapping):
         raise ArgumentError(f"logit_bias: expected a mapping of token ids to numbers, found {type(bias).__name__}")
+    if not bias:
+        return
     ids = token_array(list(bias), "logit_bias")
     with np.errstate(over="ignore"):
         values = np.array([_number("logit_bias", v) for v in bias.values()], np.float32)

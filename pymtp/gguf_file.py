@@ -7,6 +7,9 @@ from dataclasses import dataclass
 from typing import Any, Iterator
 
 from ._lib import Call, Handle, ffi, lib, new_struct, path_bytes, text, text_bytes
+from ._text import shown
+from .errors import ArgumentError, FormatError
+from .generate import _integer
 
 
 @dataclass(frozen=True)
@@ -42,7 +45,7 @@ class File:
 
     def value_json(self, key: str, max_items: int = 8) -> str | None:
         """A value as JSON text, of arrays at most max_items items and "..."; None when there is no such key."""
-        raw, cap = text_bytes(key, "key"), 256
+        raw, cap, max_items = text_bytes(key, "key"), 256, _integer("max_items", max_items, 0, 2**63)
         while True:
             out = ffi.new("char[]", cap)
             with self._handle as ptr:
@@ -94,6 +97,21 @@ class File:
 
     def read(self, index: int, offset: int, out: Any) -> None:
         """Fills `out`, a writable buffer, with the bytes of tensor `index` (its place in tensors()) from `offset` on."""
-        call = Call()
-        with ffi.from_buffer(out, require_writable=True) as dst, self._handle as ptr:
-            call.check(lib.pymtp_file_read(ptr, index, offset, dst, len(dst), call.err))
+        call, at = Call(), [_integer(name, n, 0, 2**64 - 1) for name, n in (("index", index), ("offset", offset))]
+        try:
+            buffer = ffi.from_buffer(out, require_writable=True)
+        except (TypeError, ValueError, BufferError) as error:
+            raise ArgumentError(f"out: expected a writable contiguous buffer: {error}") from None
+        with buffer as dst, self._handle as ptr:
+            call.check(lib.pymtp_file_read(ptr, *at, dst, len(dst), call.err))
+
+
+def values_by_key(file: File, source: object) -> dict[str, bytes]:
+    """All values, as value_bytes gives them, in file order. FormatError, which names the source, where a key is no UTF-8."""
+    out: dict[str, bytes] = {}
+    for key in file.keys():
+        value = file.value_bytes(key)
+        if value is None or key in out:  # keys of a file differ: one seen before had bytes replaced to look the same
+            raise FormatError(f"{source}: key {shown(key)}: is no UTF-8")
+        out[key] = value
+    return out

@@ -8,12 +8,14 @@ from __future__ import annotations
 import fnmatch
 import re
 from dataclasses import dataclass, field
-from typing import Sequence
+from typing import Any, Sequence
 
 from gguf import LlamaFileType
 
 from . import codec
-from .errors import ArgumentError
+from ._text import shown
+from .errors import ArgumentError, Error
+from .generate import _items
 from .gguf_file import Tensor
 
 FLOATS = ("F32", "F16", "BF16")
@@ -128,12 +130,28 @@ def parse_overrides(texts: Sequence[str]) -> list[tuple[str, str]]:
     return out
 
 
-def types_of(name: str, tensors: Sequence[Tensor], overrides: Sequence[tuple[str, str]] = ()) -> list[str]:
+def check(name: Any) -> None:
+    """Raises an ArgumentError for what is no name of a mix."""
+    if not isinstance(name, str) or name not in MIXES:
+        raise ArgumentError(f"type: expected one of {', '.join(MIXES)}, found {shown(name)}")
+
+
+def _pair(override: Any) -> tuple[str, str]:
+    """(pattern, name of the type) of an override, whose type is what codec takes."""
+    if not isinstance(override, (tuple, list)) or len(override) != 2 or not isinstance(override[0], str):
+        raise ArgumentError(f"overrides: expected pairs of a pattern and a type, found {shown(override)}")
+    try:
+        return override[0], codec.type_name(override[1])
+    except Error as error:
+        raise type(error)(f"override {shown(override[0])}: {error}") from None
+
+
+def types_of(name: str, tensors: Sequence[Tensor], overrides: Sequence[tuple[str, str | int]] = ()) -> list[str]:
     """The type of each tensor under the mix called `name`. Of overrides that match a tensor, the last counts."""
     names = {t.name for t in tensors}
     layers = 1 + max((layer_of(t.name) or 0 for t in tensors), default=0)
     out = [choose(MIXES[name], t, names, layers) for t in tensors]
-    for pattern, kind in overrides:
+    for pattern, kind in map(_pair, _items("overrides", overrides)):
         matching = [i for i, t in enumerate(tensors) if fnmatch.fnmatchcase(t.name, pattern)]
         if not matching:
             raise ArgumentError(f"--tensor {pattern}={kind}: no tensor has such a name")

@@ -15,7 +15,7 @@ from gguf import GGML_QUANT_VERSION
 from . import codec, imatrix, mixes
 from ._lib import empty
 from .errors import ArgumentError, Error, FormatError, UnsupportedError
-from .gguf_file import File, Tensor
+from .gguf_file import File, Tensor, values_by_key
 from .gguf_write import MOST_COLUMNS, SLICE_BYTES, Entry, alignment_of, encode, file_bytes, row_bytes, write
 from .hub.pairs import parts
 
@@ -79,8 +79,7 @@ class Plan:
 def plan(source: str | os.PathLike[str], mix: str, overrides: Sequence[tuple[str, str]] = (), importance: imatrix.Imatrix | None = None,
          threads: int = 0) -> Plan:
     """Decides what requantizing `source` to a mix (a name of mixes.MIXES) does. Reads no tensor data."""
-    if mix not in mixes.MIXES:
-        raise ArgumentError(f"type: expected one of {', '.join(mixes.MIXES)}, found {mix!r}")
+    mixes.check(mix)
     file = File(source)
     try:
         tensors = list(file.tensors())
@@ -121,13 +120,7 @@ def _importance_of(importance: imatrix.Imatrix | None, t: Tensor) -> imatrix.Sum
 
 def copied_keys(file: File, source: object) -> dict[str, bytes]:
     """The keys of a file that a single file made from it can have: not those of a split set."""
-    keys = {}
-    for key in file.keys():
-        value = file.value_bytes(key)
-        if value is None:
-            raise FormatError(f"{source}: key '{key}': is no UTF-8")
-        if not key.startswith("split."):
-            keys[key] = value
+    keys = {key: value for key, value in values_by_key(file, source).items() if not key.startswith("split.")}
     try:
         alignment_of(keys)
     except ArgumentError as error:

@@ -11,7 +11,7 @@ from ._core import Core
 from ._lib import Call, Handle, empty, ffi, lib, new_struct, pointer, token_array
 from ._text import shown
 from .errors import ArgumentError, StateError
-from .generate import INT32, Chunk, Completion, Request, Stats, _integer, make_params, read_chunk
+from .generate import INT32, Chunk, Completion, Request, Stats, _integer, _items, make_params, read_chunk
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -124,7 +124,8 @@ class Session:
             return self._hidden
 
     def draft(self, n: int, pending: int) -> list[int]:
-        """n chained greedy drafts after the token `pending`, which is chosen but not in the cache. Changes nothing.
+        """n chained greedy drafts, at most ModelInfo.context, after the token `pending`, which is chosen but not in the cache.
+        Changes nothing.
 
         Needs a drafter and the hidden row of position length - 1, else StateError.
         """
@@ -133,20 +134,24 @@ class Session:
     def draft_logits(self, n: int, pending: int) -> np.ndarray:
         """The drafter's logits of the same chain: float32 (n, vocab). With a centroid head, ids outside the chosen clusters
         have min(chosen) - 1."""
-        n = _integer("n", n, 0, INT32)
+        n = self._drafts(n)
         out = empty((n, self._core.info.vocab))
         self._draft(n, pending, logits=out)
         return out
 
     def draft_hidden(self, n: int, pending: int) -> np.ndarray:
         """The rows that the drafter's head multiplies in the same chain: float32 (n, drafter width)."""
-        n = _integer("n", n, 0, INT32)
+        n = self._drafts(n)
         out = empty((n, self._core.info.drafter_width))
         self._draft(n, pending, hidden=out)
         return out
 
+    def _drafts(self, n: int) -> int:
+        """The length of a chain, before there are arrays of it."""
+        return _integer("n", n, 0, self._core.info.context)
+
     def _draft(self, n: int, pending: int, logits: np.ndarray | None = None, hidden: np.ndarray | None = None) -> list[int]:
-        n, pending = _integer("n", n, 0, INT32), _integer("pending", pending, 0, INT32)
+        n, pending = self._drafts(n), _integer("pending", pending, 0, INT32)
         ids, call = empty((n,), np.int32), Call()
         with self._lock:
             call.check(lib.pymtp_session_draft(self._p, n, pending, pointer(ids), ffi.NULL if logits is None else pointer(logits),
@@ -244,7 +249,7 @@ def step(sessions: Sequence[Session]) -> list[Chunk]:
     Each session must have a running request (Session.start). A failure of one session is in its chunk (`error`,
     finish_reason "error"); a failure of all is raised. What a session gives does not depend on its company.
     """
-    sessions = list(sessions)
+    sessions = _items("sessions", sessions)
     if not all(isinstance(s, Session) for s in sessions):
         raise ArgumentError("sessions: expected Session objects")
     call = Call()

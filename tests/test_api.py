@@ -267,7 +267,8 @@ def test_end_of_context(data):
     {"top_k": -1}, {"top_k": 1.5}, {"top_p": 2}, {"min_p": -0.1}, {"repetition_penalty": 0}, {"presence_penalty": float("inf")},
     {"seed": -1}, {"seed": 2**64}, {"stop": 3}, {"stop": [3]}, {"stop": [""]}, {"logprobs": 21}, {"draft": 17}, {"draft": "max"}, {"draft": -1},
     {"logit_bias": [1]}, {"logit_bias": {1: "x"}}, {"logit_bias": {-1: 1}}, {"logit_bias": {10**6: 1}}, {"logit_bias": {"x": 1}}, {"tempreature": 1},
-    {"_script": [10**6]}])
+    {"_script": [10**6]}, {"logit_bias": np.array([1, 2])}, {"logit_bias": np.array([])}, {"logit_bias": []}, {"ignore_eos": np.zeros((2, 2))},
+    {"ignore_eos": np.array([1, 2])}, {"max_tokens": np.zeros((2, 2))}])
 def test_bad_options(model, options):
     with pytest.raises(pymtp.ArgumentError) as caught:
         model.complete(PROMPT, **options)
@@ -429,6 +430,9 @@ def test_drafting_changes_nothing(model):
         for bad in ((-1, 5), (2, 5000), ("x", 5), (2, -1)):
             with pytest.raises(pymtp.ArgumentError):
                 s.draft(*bad)
+        for call in (s.draft, s.draft_logits, s.draft_hidden):  # one call that nothing ends: not for hours
+            with pytest.raises(pymtp.ArgumentError, match=f"^n: expected 0..{model.info.context}, found {model.info.context + 1}$"):
+                call(model.info.context + 1, 5)
         s.rewind(4)
         with pytest.raises(pymtp.StateError):
             s.draft(2, 5)
@@ -498,6 +502,10 @@ def test_bad_steps(model, alone):
     for bad, kind in (([a, b], pymtp.MismatchError), ([a, c], pymtp.StateError), ([a, a], pymtp.Error), ([a, 3], pymtp.ArgumentError)):
         with pytest.raises(kind):
             pymtp.step(bad)
+    for bad in (None, 5, a):
+        with pytest.raises(pymtp.ArgumentError, match="^sessions: expected a sequence, found "):
+            pymtp.step(bad)
+    assert pymtp.step([]) == []
     a.cancel()
     assert pymtp.step([a])[0].finish_reason == "cancelled" == a.finish_reason
     with pytest.raises(pymtp.StateError):

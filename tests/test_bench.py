@@ -11,7 +11,7 @@ import pytest
 
 import pymtp
 from conftest import ROOT
-from pymtp import bench
+from pymtp import bench, verify
 from pymtp._lib import lib, text
 from test_cli import pymtp_cli, refused
 
@@ -208,6 +208,23 @@ def test_refusals(data, tmp_path):
     refused(pymtp_cli("bench", target, "--draft", 17), 2, "--draft")
     refused(pymtp_cli("bench", tmp_path / "none.gguf"), 1, "none.gguf")
     refused(pymtp_cli("bench", target, "--drafter", target), 1, "tiny-26b.gguf")
+
+
+@pytest.mark.parametrize("name, value", [("contexts", (-5,)), ("contexts", 5), ("contexts", None), ("reps", 0), ("reps", None), ("rows", ()), ("rows", (0,)),
+                                         ("rows", None), ("rows", (1, "x")), ("prompt", 0), ("prompt", -1), ("tokens", -1), ("pairs", 0), ("only", None)])
+def test_settings_that_measure_nothing(name, value):
+    with pytest.raises(pymtp.ArgumentError, match=f"^{name}: expected "):
+        bench.Settings(**{name: value})
+
+
+def test_verify_needs_depths(data):
+    with pymtp.Model(data / "tiny-e2b.gguf", data / "tiny-e2b-drafter.gguf", threads=1, context=128) as model:
+        for depths in ((), [], None, 5):
+            with pytest.raises(pymtp.ArgumentError, match="^depths: expected "):
+                verify.verify(model, 2, depths)
+        for depth in (99, "x"):
+            with pytest.raises(pymtp.ArgumentError, match="^draft: expected "):
+                verify.verify(model, 2, (depth,))
 
 
 # ---- benchmarks/side_by_side.py: all but llama.cpp's side -----------------------------------------------------------------

@@ -126,7 +126,15 @@ def bad(value):
     (lambda: codec.decode("Q4_K", b"\0" * 143), pymtp.ArgumentError, "multiple of 144 bytes"),
     (lambda: codec.decode("Q4_K", b""), pymtp.ArgumentError, "multiple of 144 bytes"),
     (lambda: codec.decode("Q4_K", X), pymtp.ArgumentError, "uint8"),
+    (lambda: codec.decode("Q4_K", memoryview(bytes(288))[::2]), pymtp.ArgumentError, "blocks: expected .*, found memoryview"),
+    (lambda: codec.decode("Q4_K", [[1], [2, 3]]), pymtp.ArgumentError, "blocks: expected .*, found list"),
     (lambda: codec.row_bytes("Q4_K", 12), pymtp.ArgumentError, "12"),
+    (lambda: codec.row_bytes("Q4_K", None), pymtp.ArgumentError, "columns: expected an integer, found None"),
+    (lambda: codec.row_bytes("Q4_K", "x"), pymtp.ArgumentError, "columns: expected an integer, found 'x'"),
+    (lambda: codec.row_bytes("Q4_K", 256.0), pymtp.ArgumentError, "columns: expected an integer, found 256.0"),
+    (lambda: codec.row_bytes("Q4_K", -256), pymtp.ArgumentError, "columns: .* found -256"),
+    (lambda: codec.row_bytes("Q4_K", 2**70), pymtp.ArgumentError, "columns: expected"),
+    (lambda: codec.type_name("F32\0x"), pymtp.UnsupportedError, r"type 'F32\\x00x'"),
 ])
 def test_refused(call, error, text):
     with pytest.raises(error, match=text) as caught:

@@ -14,7 +14,7 @@ import pymtp
 from gguf_build import F64, I32, Builder
 from model_files import rewrite, tensors
 from pymtp import compare
-from pymtp.errors import ArgumentError, MismatchError, WriteError
+from pymtp.errors import ArgumentError, FormatError, MismatchError, WriteError
 from pymtp.gguf_file import File
 
 TEXT = "import os\n\nclass Reader:\n    def __init__(self, path):\n        self.path = path\n\n    def read(self):\n        return open(self.path).read()\n"
@@ -76,6 +76,26 @@ def test_many_keys(tmp_path):
         files.append(builder.kv(f"only {name}", "u8", 0).write(tmp_path / f"{name}.gguf"))
     with File(files[0]) as a, File(files[1]) as b:
         assert [(k.key, k.a, k.b) for k in compare.compare_keys(a, b)] == [("k7", "1", "2"), ("only a", "0", None), ("only b", None, "0")]
+
+
+@pytest.mark.parametrize("names", [(b"k\xff",), (b"k\xff", b"k\xfe"), (b"k\xff", "k\ufffd".encode())])
+def test_keys_that_are_no_text(tmp_path, names):
+    """They cannot be asked for by name, so whether their values differ is not known: refused, also where a key that is text looks the same."""
+    files = []
+    for value in (1, 2):
+        builder = Builder().kv("general.architecture", "str", "x")
+        for name in names:
+            builder.kv(name, "u32", value)
+        files.append(builder.write(tmp_path / f"{value}.gguf"))
+    plain = Builder().kv("k\ufffd", "u32", 1).write(tmp_path / "plain.gguf")
+    with File(files[0]) as a, File(files[1]) as b, File(plain) as c:
+        for which, pair in (("a", (a, b)), ("a", (a, c)), ("b", (c, a))):
+            with pytest.raises(FormatError, match=f"^{which}: key 'k\ufffd': is no UTF-8$"):
+                compare.compare_keys(*pair)
+    long = Builder().kv(b"\xff\n\x1b[31m" + b"a" * 60_000, "u32", 1).write(tmp_path / "long.gguf")
+    with File(long) as a, pytest.raises(FormatError, match="is no UTF-8") as caught:
+        compare.compare_keys(a, a)
+    assert str(caught.value).isprintable() and len(str(caught.value)) < 200
 
 
 def test_odd_tensors(tmp_path):

@@ -4,6 +4,7 @@ import os
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import checkpoint
@@ -33,6 +34,7 @@ CASES = {
     "no architecture": (F, "key 'architectures': expected a list with one name, found none", dict(config={"architectures": None})),
     "quantized": (U, "key 'quantization_config'", dict(config={"quantization_config": {"bits": 4}})),
     "activation": (U, "key 'hidden_activation': expected gelu_pytorch_tanh, found \"silu\"", dict(config={"hidden_activation": "silu"})),
+    "no text": (F, "key 'hidden_activation': expected text, found \"\\ud800\"", dict(config={"hidden_activation": "\ud800"})),
     "bias": (U, "key 'attention_bias': expected false, found true", dict(config={"attention_bias": True})),
     "bidirectional": (U, "key 'use_bidirectional_attention'", dict(config={"use_bidirectional_attention": "all"})),
     "no width": (F, "key 'hidden_size': expected an integer in 1..2147483647, found none", dict(config={"hidden_size": None})),
@@ -52,6 +54,8 @@ CASES = {
     "sliding layer sizes": (U, "key 'per_layer_config.0': expected nothing for a layer of sliding_attention", dict(config={"per_layer_config.0": {"head_dim": 64}})),
     "missing": (F, f"tensor '{NORM}': missing from the checkpoint, expected [64]", dict(tensors={NORM: None})),
     "shape": (F, f"tensor '{NORM}': expected [64] by config.json, found [2, 32]", dict(tensors={NORM: lambda t: (t[0], [2, 32], t[2])})),
+    "value": (pymtp.ArgumentError, f"tensor '{NORM}': row 0, column 1: ", dict(
+        tensors={NORM: lambda t: ("F32", [64], np.array([1, NAN] + [1] * 62, "<f4").tobytes())})),
     "integers": (F, f"tensor '{NORM}': expected F32, F16 or BF16, found I32", dict(tensors={NORM: ("I32", [64], bytes(256))})),
     "unknown": (F, "tensor 'model.layers.0.self_attn.q_proj.bias': not expected by config.json",
                 dict(tensors={"model.layers.0.self_attn.q_proj.bias": ("BF16", [1], bytes(2))})),
@@ -67,12 +71,20 @@ CASES = {
                               dict(tokenizer={"model.vocab": lambda v: v | {f"x{i}": i for i in range(512, 600)}})),
     "surrogate": (F, VOCAB + "token 512: expected text, found a lone surrogate", dict(tokenizer={"model.vocab": lambda v: v | {"\ud800": 512}})),
     "added token": (F, "key 'added_tokens': expected token '<bos>' at its place", dict(tokenizer={"added_tokens": lambda v: [v[2] | {"id": 9}]})),
+    "added tokens of one id": (F, "key 'added_tokens': expected token '<two>' at its place in the vocabulary, found it at 512", dict(
+        tokenizer={"added_tokens": lambda v: v + [{"content": piece, "id": 512, "special": False} for piece in ("<one>", "<two>")]})),
     "stripping token": (U, "token '<bos>': expected one without spaces", dict(tokenizer={"added_tokens": lambda v: [v[2] | {"lstrip": True}]})),
     "merge": (F, "key 'model.merges': merge 0: expected two parts, found [\"a\"]", dict(tokenizer={"model.merges": [["a"]]})),
     "merge of no token": (F, "key 'model.merges': merge 0: expected tokens, found \"qqqq\"", dict(tokenizer={"model.merges": [["qqqq", "a"]]})),
     "merge of a newline": (U, "merge 0: expected newlines apart from other text", dict(
         tokenizer={"model.merges": [["\n", "a"]], "model.vocab": lambda v: v | {"\na": 512}})),
     "end token": (F, "generation_config.json: key 'eos_token_id': expected ids below 512", dict(files={"generation_config.json": {"eos_token_id": [700]}})),
+    "end token just beyond": (F, "generation_config.json: key 'eos_token_id': expected ids below 512, found [1, 512]",
+                              dict(files={"generation_config.json": {"eos_token_id": [1, 512]}})),
+    "suppressed token just beyond": (F, "generation_config.json: key 'suppress_tokens': expected ids below 512, found [512]",
+                                     dict(files={"generation_config.json": {"suppress_tokens": [512]}})),
+    "template": (F, "tokenizer_config.json: key 'chat_template': expected text", dict(
+        files={"chat_template.jinja": None, "tokenizer_config.json": {"chat_template": "\ud800"}})),
     "start token": (F, "tokenizer_config.json: key 'bos_token': expected a token of tokenizer.json", dict(files={"tokenizer_config.json": {"bos_token": "<s>"}})),
     "temperature": (F, "generation_config.json: key 'temperature'", dict(files={"generation_config.json": {"temperature": "hot"}})),
     "no JSON": (F, "config.json: expected JSON", dict(files={"config.json": "{"})),
@@ -131,6 +143,7 @@ HEADERS = {
     "size": (F, "tensor 'a': shape: expected a list of sizes, found [-1]", entry(shape=[-1])),
     "large": (F, "tensor 'a': shape: expected a list of sizes", entry(shape=[2**60])),
     "product": (F, "tensor 'a': data_offsets: expected", entry(shape=[2**40, 2**40])),
+    "dimensions": (F, "tensor 'a': shape: expected a list of sizes, found [1, 1, 1, 1, 1, 1, 1, 1, 1]", entry(shape=[1] * 9)),
     "boolean size": (F, "tensor 'a': shape", entry(shape=[True])),
     "type": (U, "tensor 'a': dtype: expected F32, F16, BF16, I32, I64, found \"F8_E4M3\"", entry(dtype="F8_E4M3")),
     "no type": (F, "tensor 'a': dtype", entry(dtype=None)),

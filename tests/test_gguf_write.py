@@ -11,6 +11,7 @@ from gguf import GGUFReader
 
 import pymtp
 from gguf_build import Builder
+from pymtp import gguf_write
 from pymtp.errors import ArgumentError, WriteError
 from pymtp.gguf_write import Entry, encode, file_bytes, new_file, write
 
@@ -72,6 +73,19 @@ def test_values_of_the_wrong_kind():
             encode(kind, value)
     with pytest.raises(ArgumentError, match="u7"):
         encode("u7", 1)
+    for kind in (None, 5, b"u8", ["u8"]):
+        with pytest.raises(ArgumentError, match="^kind: expected a str, found "):
+            encode(kind, 1)
+
+
+def test_rows_of_no_size():
+    assert gguf_write.row_bytes("Q4_K", 512) == 288 and gguf_write.row_bytes("F32", 0) == 0
+    for kind in ("FOO", None, 5, [], "f32\0"):
+        with pytest.raises(ArgumentError, match="^type: expected a type of GGUF tensors, found "):
+            gguf_write.row_bytes(kind, 32)
+    for cols in (None, "x", 256.0, [256], -256, 2**64):
+        with pytest.raises(ArgumentError, match="^cols: expected "):
+            gguf_write.row_bytes("Q4_K", cols)
 
 
 def test_no_tensor_of_the_wrong_size(tmp_path):

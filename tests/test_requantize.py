@@ -18,7 +18,7 @@ from gguf.quants import dequantize
 import pymtp
 from gguf_build import Builder
 from pymtp import codec, gguf_write, imatrix, mixes, quantize
-from pymtp.errors import ArgumentError, UnsupportedError
+from pymtp.errors import ArgumentError, FormatError, UnsupportedError
 from pymtp.gguf_write import Entry, encode, write
 from test_cli import pymtp_cli, refused
 
@@ -106,6 +106,19 @@ def test_overrides(small_models, tmp_path):
             quantize.plan(source, "Q8_0", mixes.parse_overrides([rule]))
     with pytest.raises(ArgumentError, match="Q9_K"):
         quantize.plan(source, "Q9_K")
+
+
+def test_overrides_from_python(small_models, tmp_path):
+    """A type as codec takes it, and nothing that is no pair."""
+    source = small_models("moe", "Q8_0")[0]
+    for kind in ("Q4_0", "q4_0", 2):
+        assert types(requantize(source, tmp_path / f"{kind}.gguf", "Q8_0", [("blk.0.attn_q.weight", kind)]))["blk.0.attn_q.weight"] == "Q4_0"
+    for bad in (None, 5, "x", [1], ["*"], [("*",)], [("*", "Q8_0", 1)], [(None, "Q8_0")], [(b"*", "Q8_0")], [(["*"], "Q8_0")]):
+        with pytest.raises(ArgumentError, match="^overrides: expected "):
+            quantize.plan(source, "Q8_0", bad)
+    for kind, error in ((None, ArgumentError), ([], ArgumentError), ("FOO", UnsupportedError), (-1, UnsupportedError), ("I32", UnsupportedError)):
+        with pytest.raises(error, match="^override 'blk.0.attn_q.weight': type"):
+            quantize.plan(source, "Q8_0", [("blk.0.attn_q.weight", kind)])
 
 
 # ---- which bytes ----
@@ -317,6 +330,9 @@ def test_sources_that_cannot_be_requantized(tmp_path):
 
     with pytest.raises(UnsupportedError, match="blk.0.x.weight.*IQ1_S"):
         quantize.plan(source(19, bytes(100)), "Q8_0")
+    Builder().kv("general.architecture", "str", "gemma4").tensor(b"blk.0.\xff.weight", [256, 2]).write(tmp_path / "a.gguf")
+    with pytest.raises(FormatError, match="a.gguf: tensor 'blk.0.\ufffd.weight': its name is no UTF-8"):
+        quantize.plan(tmp_path / "a.gguf", "Q8_0")
     values = np.ones((2, 256), np.float32)
     values[1, 7] = np.nan
     with pytest.raises(ArgumentError, match="blk.0.x.weight.*rows from 1 on.*row 0.*column 7"):

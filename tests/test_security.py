@@ -7,6 +7,7 @@ import re
 import subprocess
 import sys
 
+import numpy as np
 import pytest
 
 import checkpoint
@@ -15,7 +16,7 @@ from conftest import ROOT
 from driver import opened, struct as new_struct
 from gguf_build import Builder
 from model_files import rewrite
-from pymtp import chat, convert, costs
+from pymtp import centroids, chat, convert, costs, imatrix, quantize
 from pymtp._core import Defaults
 from pymtp._lib import ffi, lib
 from pymtp.parse import OutputParser
@@ -223,6 +224,26 @@ NUMBERS = [-math.inf, -1e308, -1.0, -5e-324, -0.0, 0.0, 5e-324, 0.5, 1.0, 2.0, 1
 FIELDS = {**dict.fromkeys(["max_tokens", "top_k", "ignore_eos", "logprobs", "draft"], INTEGERS),
           **dict.fromkeys(["temperature", "top_p", "min_p", "repetition_penalty", "presence_penalty", "frequency_penalty"], NUMBERS),
           "snapshot_at": [-2**63, *INTEGERS, 2**32, 2**63 - 1], "seed": [0, 2**63, 2**64 - 1], "size": [0, 1, 2**32 - 1]}
+
+
+def test_arguments_of_the_wrong_type(data):
+    """Of what works on files: one line that names the argument."""
+    model, folder = data / "tiny-31b.gguf", data / "ckpt-31b" / "drafter"
+    buffers = b"abcd", np.zeros(8)[::2], None
+    with pymtp.File(model) as file, pymtp.Model(model, None, threads=1) as opened, quantize.plan(model, "Q8_0") as plan:
+        calls = [("path", lambda bad=bad: call(bad)) for bad in (None, 5, 1.5, []) for call in (convert.plan, plan.write, centroids.Drafter, pymtp.File)]
+        calls += [("type", lambda bad=bad: call(bad)) for bad in (None, [], {}, "Q9")
+                  for call in (lambda bad: quantize.plan(model, bad), lambda bad: convert.plan(folder, bad))]
+        calls += [("out", lambda bad=bad: file.read(0, 0, bad)) for bad in buffers]
+        calls += [(name, lambda name=name, bad=bad: file.read(**{"index": 0, "offset": 0, "out": bytearray(4)} | {name: bad}))
+                  for name in ("index", "offset") for bad in (-1, 2**64, None, "0")]
+        calls += [("max_items", lambda bad=bad: file.value_json("general.name", bad)) for bad in (-1, 2**64, None)]
+        calls += [("texts", lambda: imatrix.pieces(opened, None, 16)), ("prompts", lambda: imatrix.collect(opened, None)),
+                  ("ids", lambda: imatrix.collect(opened, [5]))]
+        for name, call in calls:
+            with pytest.raises(pymtp.ArgumentError, match=f"^{name}: expected") as caught:
+                call()
+            assert "\n" not in str(caught.value)
 
 
 @pytest.fixture(scope="module")

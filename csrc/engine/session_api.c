@@ -123,6 +123,8 @@ pymtp_status pymtp_session_draft(pymtp_session *s, size_t n, int32_t pending, in
                                  pymtp_error *err) {
     CHECK_SESSION(s);
     if (n && !out_ids) return pm_fail(err, PYMTP_E_ARG, "out_ids: expected an array, found NULL");
+    if (n > (size_t)s->model->context) /* no token could stand there; and the chain ends by itself only */
+        return pm_fail(err, PYMTP_E_ARG, "n: expected at most %d drafts, the context, found %zu", s->model->context, n);
     PM_TRY(pm_ids_check(s->model, &pending, 1, "pending", err));
     if (!s->model->has_drafter) return pm_fail(err, PYMTP_E_STATE, "the model was opened without a drafter");
     lock(s);

@@ -13,7 +13,7 @@ import numpy as np
 from gguf import GGML_QUANT_VERSION
 
 from .. import codec, mixes
-from ..errors import ArgumentError, Error, UnsupportedError
+from ..errors import Error, UnsupportedError
 from ..gguf_file import Tensor
 from ..gguf_write import MOST_COLUMNS, SLICE_BYTES, Entry, encode, file_bytes, write
 from .source import Source
@@ -83,8 +83,7 @@ def plan(folder: str | os.PathLike[str], mix: str = "BF16", centroids: bool = Tr
          threads: int = 0) -> Plan:
     """Decides what converting a checkpoint to a mix (a name of mixes.MIXES) does. `centroids`: keep those of a drafter. Reads no
     tensor data."""
-    if mix not in mixes.MIXES:
-        raise ArgumentError(f"type: expected one of {', '.join(mixes.MIXES)}, found {mix!r}")
+    mixes.check(mix)
     source = Source(folder, centroids)
     try:
         return Plan(source, mix, overrides, threads)

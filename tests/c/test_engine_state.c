@@ -183,6 +183,13 @@ static void forwards(pymtp_model *m) {
         for (int k = 0; k < 1280; k++) CHECK(all[i * 1280 + k] <= all[i * 1280 + drafts[i]], "draft %d is not the best", i);
     check_state(state_of(s, layers_of(m)), before, 1, "drafting changes nothing");
     CHECK(pymtp_session_draft(s, 4, 1280, drafts, NULL, NULL, &err) == PYMTP_E_ARG, "a pending id beyond the vocabulary");
+    pymtp_model_info info = {.size = sizeof info};
+    CHECK(pymtp_model_get_info(m, &info) == PYMTP_OK, "info");
+    int32_t *many = malloc(((size_t)info.context + 1) * sizeof *many);
+    CHECK(pymtp_session_draft(s, (size_t)info.context, 50, many, NULL, NULL, &err) == PYMTP_OK && !memcmp(many, drafts, sizeof drafts), "a context of drafts");
+    CHECK(pymtp_session_draft(s, (size_t)info.context + 1, 50, many, NULL, NULL, &err) == PYMTP_E_ARG && !strncmp(err.text, "n: expected at most", 19),
+          "more drafts than the context has positions: %s", err.text);
+    free(many);
     CHECK(pymtp_session_rewind(s, 29, &err) == PYMTP_OK && pymtp_session_draft(s, 1, 50, drafts, NULL, NULL, &err) == PYMTP_E_STATE, "a draft without its hidden row");
     pymtp_session_free(s);
     pymtp_session_free(t);
