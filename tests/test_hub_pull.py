@@ -247,6 +247,30 @@ def test_a_beginning_that_vanishes(home, server):
     assert_sound()
 
 
+ANSWERS = [  # to a pull that asks for the rest from byte 20000 on: status, Content-Range, error or None where it begins afresh
+    (416, "bytes */50000", None), (416, None, None), (206, None, None), (206, "bytes 10000-49999/50000", None), (206, "bytes 20001-49999/50000", None), (206, "bytes x-49999/50000", None),
+    (206, "bytes 20000-49999/49999", "listed with 50000 bytes, offered with 49999"), (206, "bytes 20000-49999/50001", "listed with 50000 bytes, offered with 50001"),
+]
+
+
+@pytest.mark.parametrize("status, span, text", ANSWERS, ids=[f"{s}-{r}" for s, r, _ in ANSWERS])
+def test_another_range_than_was_asked_for(home, server, status, span, text):
+    """Bytes of another place are not taken for the rest."""
+    content = noise(50_000)
+    (wanted,) = files(server, "user/data", {"data.bin": content})
+    cache.partial(wanted).parent.mkdir(parents=True)
+    cache.partial(wanted).write_bytes(content[:20_000])
+    server.status = {"data.bin": [(status, content[20_000:], {"Content_Range": span} if span else {})]}
+    if text:
+        with pytest.raises(HubError, match=text):
+            download.fetch([wanted], Progress())
+        assert wanted.checksum not in blobs()
+        return
+    download.fetch([wanted], Progress())
+    assert_sound()
+    assert [r["range"] for r in server.asked("content")] == ["bytes=20000-", None] and server.sent == {"data.bin": 50_000}
+
+
 @pytest.mark.parametrize("left", ["nothing", "a part", "all", "too much", "rubbish"])
 def test_what_a_dead_pull_left(home, server, left):
     content = noise(100_000)
@@ -447,10 +471,20 @@ def test_content_is_never_decompressed(home, server, encoding):
         assert_sound()
 
 
+def test_more_than_listed(home, server):
+    """A body without a length that does not end: refused at the first byte too many."""
+    (wanted,) = files(server, "user/data", {"data.bin": noise(50_000)})
+    server.status = {"data.bin": [(200, b"10000\r\n" + bytes(1 << 16) + b"\r\n0\r\n\r\n", {"Transfer_Encoding": "chunked"})]}
+    with pytest.raises(HubError, match="user/data/data.bin: expected 50000 bytes, found more"):
+        download.fetch([wanted], Progress())
+    assert wanted.checksum not in blobs() and all(len(b) <= 50_000 for b in blobs().values())
+
+
 BAD_LISTINGS = [
     ({"sha": "main"}, "commit 'main'"), ({"sha": None}, "commit None"),
     ({"siblings": [{"rfilename": "../../x", "size": 1, "blobId": "0" * 40}]}, "file name '../../x'"),
     ({"siblings": [{"rfilename": "/etc/x", "size": 1, "blobId": "0" * 40}]}, "file name '/etc/x'"),
+    ({"siblings": [{"rfilename": "..\\..\\x", "size": 1, "blobId": "0" * 40}]}, "file name '..\\\\..\\\\x'"), ({"siblings": [{"rfilename": "a\\b", "size": 1, "blobId": "0" * 40}]}, "file name 'a\\\\b'"),
     ({"siblings": [{"rfilename": "a", "size": -1, "blobId": "0" * 40}]}, "size -1"),
     ({"siblings": [{"rfilename": "a", "size": 1, "blobId": "../../../x"}]}, "checksum '../../../x'"),
     ({"siblings": [{"rfilename": "a"}]}, "size None"), ({"siblings": [{"size": 3}]}, "KeyError"),
@@ -562,17 +596,28 @@ def test_full_disk(home, server, monkeypatch):
 # ---- access ----
 
 
-def test_token_stays_with_the_hub(home, server, small, monkeypatch):
-    """GO-2025-3824: a token that follows a redirect to another host."""
+@pytest.mark.parametrize("other", ["port", "host"])
+def test_token_stays_with_the_hub(home, server, small, monkeypatch, other):
+    """GO-2025-3824: a token that follows a redirect to another host, or to another port of the same."""
+    if other == "host":
+        if sys.platform != "linux":
+            pytest.skip("only Linux answers at all of 127/8")
+        server.move_content()
     server.tokens = {"hf_secret": {"user/private"}}
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     server.add("user/private", {"data.bin": noise(50_000), "note.txt": b"a note"}, private=True)
     server.cut, server.bounce = {"data.bin": [10_000]}, {"note.txt"}
     download.fetch(list(remote.listing("user/private").files.values()), Progress())
     assert_sound()
-    assert {r["authorization"] for r in server.asked("hub")} == {"Bearer hf_secret"}
+    assert {r["authorization"] for r in server.asked("hub", "user/private")} == {"Bearer hf_secret"}
     assert len(server.asked("content", "data.bin")) == 2 and len(server.asked("content", "note.txt")) == 1
     assert {r["authorization"] for r in server.asked("content")} == {None}
+
+
+def test_origins():
+    """Scheme, host and port, as the address says them or as the scheme implies."""
+    assert remote._origin("https://Host/a") == remote._origin("https://host:443/b?c") and remote._origin("http://host") == remote._origin("http://host:80/x")
+    assert len({remote._origin(u) for u in ("https://host", "http://host", "http://host:443", "https://host:80", "https://other", "https://host.other")}) == 6
 
 
 ACCESS = [  # token, repository, text
