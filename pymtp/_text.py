@@ -2,14 +2,21 @@
 from __future__ import annotations
 
 import re
+from typing import Sequence
 
-RAW = re.compile("[\0-\x1f\x7f-\x9f\ud800-\udfff]")  # C0, DEL, C1; halves of surrogate pairs, which are no text
+# C0, DEL, C1; what ends a line or turns the direction of text; halves of surrogate pairs, which are no text
+RAW = re.compile("[\0-\x1f\x7f-\x9f\u2028-\u202e\u2066-\u2069\ud800-\udfff]")
 
 
 def printable(text: str, limit: int = 200) -> str:
     """A text with what is raw spelled out, cut if it is long."""
     escaped = RAW.sub(lambda found: ascii(found[0])[1:-1], text[:limit + 1])
     return escaped if len(escaped) <= limit else escaped[:limit] + "..."
+
+
+def several(names: Sequence[str], most: int = 8) -> str:
+    """Names for an error: the first few, and how many more there are."""
+    return ", ".join(printable(name, 100) for name in names[:most]) + (f" and {len(names) - most} more" if len(names) > most else "")
 
 
 def shown(value: object, limit: int = 80) -> str:

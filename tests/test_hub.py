@@ -4,6 +4,7 @@ import json
 import os
 import pathlib
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -138,7 +139,9 @@ BAD_REFERENCES = [
     ("hf.co/a/b/c", HubError, "expected user/repo"), ("a b/c", HubError, "expected a name"), ("../x/y:Q4_0", HubError, "no such file"),
     ("~\0x", ArgumentError, r"model: expected a reference, found '~\x00x'"), ("./\ud800", ArgumentError, r"expected a reference, found './\ud800'"), ("a\0b", ArgumentError, "expected a reference"),
     ("hf.co/a/b:\ud800", ArgumentError, "expected a reference"), ("hf.co/a/b:\udcff", HubError, r"hf.co/a/b:\udcff: expected user/repo or user/repo:quantization"),
-    ("a/b:\x1b[2J", HubError, r"a/b:\x1b[2J: expected user/repo"), ("./\udcff", HubError, "no such file"),
+    ("a/b:\x1b[2J", HubError, r"a/b:\x1b[2J: expected user/repo"), ("./a\nb", HubError, r"./a\nb: no such file"), ("a\nb", HubError, r"'a\nb': expected a name"),
+    ("x\x1b]0;t\x07.gguf", HubError, r"x\x1b]0;t\x07.gguf: no such file"), ("gemma4-e2b:\x1b[2J", HubError, r"found '\x1b[2j'"), ("~\n", HubError, r"~\n: no such file"), ("n" * 5000, HubError, "'nnn"),
+    ("a\u2028b\u202ec", HubError, r"'a\u2028b\u202ec'"), ("./\udcff", HubError, r"./\udcff: no such file"),
 ]
 
 
@@ -146,9 +149,23 @@ BAD_REFERENCES = [
 def test_bad_references(home, text, kind, part):
     with pytest.raises(kind) as error:
         hub.resolve(text)
-    assert part in str(error.value) and "\n" not in str(error.value)
+    assert part in str(error.value) and len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 2100
+    assert not any(unicodedata.category(c) in ("Cc", "Cs") for c in str(error.value))
     with pytest.raises(Error):
         hub.remove(text)
+
+
+def test_a_folder_whose_names_are_no_text(home, data):
+    """Its errors are one line all the same."""
+    folder = home / "g\n\x1b[2J"
+    folder.mkdir()
+    for i in range(12):
+        os.symlink(data / "tiny-e2b.gguf", folder / f"{i:02d}\n\x9b.gguf")
+    with pytest.raises(HubError, match=r"g\\n\\x1b\[2J: expected one model, found 00\\n\\x9b.gguf, 01.* and 4 more: name one$"):
+        hub.resolve(str(folder))
+    (folder / "x-00001-of-00003.gguf").touch()
+    with pytest.raises(HubError, match=r"g\\n\\x1b\[2J/x-00001-of-00003.gguf: expected 3 parts of the split file, found 1$"):
+        hub.resolve(str(folder))
 
 
 def test_a_path_that_is_no_text(home, data):

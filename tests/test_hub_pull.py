@@ -25,7 +25,7 @@ import pytest
 import huggingface_hub
 from hub_server import PIECE, HubServer, noise
 from pymtp import Error, HubError, Model, hub
-from pymtp.hub import cache, download, remote
+from pymtp.hub import cache, converted, download, remote
 from pymtp.hub.progress import Progress
 
 CHILD = """
@@ -499,6 +499,8 @@ BAD_LISTINGS = [
     ({"siblings": [{"rfilename": "a\n", "size": 1, "blobId": "0" * 40}]}, r"file name 'a\n'"), ({"siblings": [{"rfilename": "a\ud800", "size": 1, "blobId": "0" * 40}]}, r"file name 'a\ud800'"),
     ({"siblings": [{"rfilename": "a" * 256, "size": 1, "blobId": "0" * 40}]}, "file name 'aaa"), ({"siblings": [{"rfilename": "\xe4" * 128, "size": 1, "blobId": "0" * 40}]}, "file name '\xe4"),
     ({"siblings": [{"rfilename": "a/" * 2048 + "b", "size": 1, "blobId": "0" * 40}]}, "file name 'a/a"),
+    ({"siblings": [{"rfilename": "a/" * 64 + "b", "size": 1, "blobId": "0" * 40}]}, "file name 'a/a"), ({"siblings": [{"rfilename": "a/" * 1500 + "b", "size": 1, "blobId": "0" * 40}]}, "file name 'a/a"),
+    ({"siblings": [{"rfilename": "a\u2028b", "size": 1, "blobId": "0" * 40}]}, r"file name 'a\u2028b'"), ({"siblings": [{"rfilename": "a\u202efugg", "size": 1, "blobId": "0" * 40}]}, r"file name 'a\u202efugg'"),
     ({"siblings": [{"rfilename": "_Q4" * 300_000 + "_.gguf", "size": 1, "blobId": "0" * 40}]}, "file name '_Q4_Q4"),
     ({"cardData": [1]}, "card [1]"), ({"cardData": "x"}, "card 'x'"), ({"cardData": True}, "card True"), ({"cardData": {"license": "x"}, "card_data": "\x9b"}, r"card '\x9b'"),
     ({"inferenceProviderMapping": "\x9b\x1b[2J"}, r"Got \x9b\x1b[2J"), ({"createdAt": [5]}, "Error: "),
@@ -518,11 +520,12 @@ def test_bad_listings(home, server, change, text):
 
 
 def test_names_as_long_as_files_may_be(home, server):
-    """255 bytes in a part and 4096 in all are listed; one that does not fit below the cache is an error of the pull."""
-    longest = "/".join(["a" * 255] * 16)
-    server.add("user/data", {"\xe4" * 127 + "a": b"x", longest: b"x"})
+    """255 bytes in a part, 64 parts and 4096 in all are listed; one that does not fit below the cache is an error of the pull."""
+    longest, deepest = "/".join(["a" * 255] * 16), "a/" * 63 + "b"
+    server.add("user/data", {"\xe4" * 127 + "a": b"x", longest: b"x", deepest: b"x"})
     listed = remote.listing("user/data").files
-    assert len(listed) == 2 and len(longest) == 4095
+    assert len(listed) == 3 and len(longest) == 4095
+    download.fetch([listed[deepest]], Progress())
     with pytest.raises(HubError, match="File name too long"):
         download.fetch([listed[longest]], Progress())
 
@@ -591,6 +594,17 @@ def test_full_disk(home, server, monkeypatch):
         assert server.sent["data.bin"] < 2_500_000
     finally:
         subprocess.run(["umount", place], check=True)
+
+
+def test_errors_name_few_of_many_names(home, server, small):
+    """A repository with tens of thousands of files, and what is said of it, also as a warning about a drafter that is passed over."""
+    server.add("user/data", {"a": b"x"})
+    for suffix in (".gguf", ".txt", "-00001-of-00001.gguf", "-mtp.gguf"):
+        server.listing = lambda out: out | {"siblings": [{"rfilename": f"{i:06d}" + "n" * 200 + suffix, "size": 1, "blobId": "0" * 40} for i in range(20_000)]}
+        for ask in (lambda: hub.pull("user/data:Q8_0"), lambda: converted.files_of(remote.listing("user/data"))):
+            with pytest.raises(HubError) as error:
+                ask()
+            assert len(str(error.value)) < 2100 and (suffix == ".txt" or "more" in str(error.value) or "only drafters" in str(error.value)), str(error.value)[-100:]
 
 
 # ---- access ----

@@ -8,6 +8,7 @@ import re
 
 from .._core import drafter_candidates
 from .._lib import Call, ffi, lib, path_bytes
+from .._text import several
 from ..errors import Error, HubError, MismatchError
 from ..gguf_file import File
 from .select import PART, sets
@@ -61,7 +62,7 @@ def target_in(folder: pathlib.Path) -> str:
         return found[0]
     if not found:
         raise HubError(reasons[0] if reasons else f"{folder}: expected a GGUF file of a Gemma 4 model, found none")
-    raise HubError(f"{folder}: expected one model, found {', '.join(sorted(os.path.basename(f) for f in found))}: name one")
+    raise HubError(f"{folder}: expected one model, found {several(sorted(os.path.basename(f) for f in found))}: name one")
 
 
 def drafter_beside(target: Path) -> tuple[str | None, list[str]]:

@@ -134,8 +134,8 @@ def _is_like(pattern: re.Pattern[str], value: Any) -> bool:
 
 
 def _is_safe(path: Any) -> bool:
-    """A relative path that stays below its folder, is as long as the system may allow, and can be shown."""
-    if not isinstance(path, str) or "\\" in path or RAW.search(path) or len(path.encode()) > 4096:
+    """A relative path that stays below its folder, is as long as the system may allow, no deeper than people nest, and can be shown."""
+    if not isinstance(path, str) or "\\" in path or RAW.search(path) or len(path.encode()) > 4096 or path.count("/") >= 64:
         return False
     return all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in path.split("/"))
 
