@@ -19,7 +19,7 @@ Faults, by path in a repository (they act wherever its content is served):
     encoding[path] = "gzip"          what the answers say of its content, whatever it is
     rate = n                 bytes a second on each connection
     hold = n                 content stops while n bytes were sent in all
-    warning = text           a header that huggingface_hub writes to stderr
+    headers = {name: value}  more of them in the Hub's answers
     listing = f              what the model information is changed to: another object, or bytes
 """
 import hashlib
@@ -69,7 +69,7 @@ class HubServer:
     def __init__(self):
         self.repos, self.tokens, self.requests, self.sent = {}, {}, [], {}
         self.cut, self.corrupt, self.ignore_range, self.bounce = {}, set(), set(), set()
-        self.offer, self.status, self.encoding, self.rate, self.hold, self.listing, self.warning = {}, {}, {}, None, None, None, None
+        self.offer, self.status, self.encoding, self.rate, self.hold, self.listing, self.headers = {}, {}, {}, None, None, None, {}
         self.running = []
         self.url, self.content_url = (self._start(kind) for kind in (Hub, Content))
 
@@ -129,6 +129,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.owner.requests.append({"host": self.host, "method": self.command, "path": self.path, "authorization": self.headers.get("Authorization"),
+                                    "cookie": self.headers.get("Cookie"),
                                     "range": self.headers.get("Range")})
         path, _, query = self.path.partition("?")
         try:
@@ -140,8 +141,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
-        if self.owner.warning:
-            self.send_header("X-HF-Warning", self.owner.warning)
+        for name, value in self.owner.headers.items():
+            self.send_header(name, value)
         if not headers.keys() & {"Content_Length", "Transfer_Encoding"}:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()

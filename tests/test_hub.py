@@ -1,5 +1,6 @@
 """Models by name: the catalogue, what references mean, which files are chosen, which pairs are refused or warned about, and what
 removing deletes. Pulling itself: test_hub_pull.py."""
+import errno
 import json
 import os
 import pathlib
@@ -15,7 +16,7 @@ from hub_server import HubServer, noise
 from model_files import rewrite
 from pymtp import ArgumentError, Error, FormatError, HubError, MismatchError, UnsupportedError, convert, hub
 from pymtp.gguf_file import File
-from pymtp.hub import cache, known, pairs, select
+from pymtp.hub import cache, known, pairs, pulling, select
 from pymtp.hub.reference import parse
 
 
@@ -173,6 +174,36 @@ def test_a_path_that_is_no_text(home, data):
     path = os.fsdecode(bytes(home) + b"/\xff.gguf")
     os.symlink(data / "tiny-e2b.gguf", path)
     assert hub.resolve(path).target == path
+
+
+def test_places_that_may_not_be_looked_at(home, data, monkeypatch):
+    """A catalogue there is as good as none; a folder that may not be listed is named where its parts are needed."""
+    monkeypatch.setenv("PYMTP_CATALOGUE", "/" + "a" * 300)  # as root no permission is refused: a name that is too long fails alike
+    assert hub.resolve(str(data / "tiny-e2b.gguf")).quant
+    path = home / "x-00001-of-00002.gguf"
+    os.symlink(data / "tiny-e2b.gguf", path)
+
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(pathlib.Path, "iterdir", refuse)
+    with pytest.raises(HubError) as error:
+        hub.resolve(str(path))
+    assert str(error.value) == f"{home}: Permission denied"
+
+
+@pytest.mark.parametrize("error, text", [(OSError(5, "Input/output error", "/x"), "/x: Input/output error"), (OSError(5, "Input/output error"), "demo: Input/output error"),
+                                         (OSError("odd"), "demo: odd")])
+def test_failures_of_the_system_are_errors_of_the_hub(home, monkeypatch, error, text):
+    """One line that names the file, or what was asked for."""
+    def fail(path):
+        raise error
+
+    monkeypatch.setattr(pulling.pairs, "check", fail)
+    for ask in (hub.resolve, hub.pull):
+        with pytest.raises(HubError) as found:
+            ask("demo")
+        assert str(found.value) == text
 
 
 # ---- choosing files ----

@@ -179,7 +179,7 @@ def test_environment_and_offline(home, server, small):
 
 def test_a_warning_of_the_hub_is_shown_without_control_codes(home, server, small):
     """huggingface_hub writes what a header says."""
-    server.warning = "topic; old \x1b[2J\x9b2J and more"
+    server.headers = {"X-HF-Warning": "topic; old \x1b[2J\x9b2J and more"}
     code, out, err = run("resolve", "user/small-GGUF:F32")
     assert code == 0 and r"old \x1b[2J\x9b2J and more" in err and "\x1b" not in err and "\x9b" not in err
 
@@ -632,6 +632,74 @@ def test_origins():
     """Scheme, host and port, as the address says them or as the scheme implies."""
     assert remote._origin("https://Host/a") == remote._origin("https://host:443/b?c") and remote._origin("http://host") == remote._origin("http://host:80/x")
     assert len({remote._origin(u) for u in ("https://host", "http://host", "http://host:443", "https://host:80", "https://other", "https://host.other")}) == 6
+
+
+TOKENS = [(b"hf_\xc3\xa4", None), (b"hf_a b", None), (None, b"hf_a\0b"), (None, b"hf_\xff"), (None, b"hf_\xc3\xa4"), (None, b"hf_a\tb\n"), (None, b"hf_a\x1bb")]  # HF_TOKEN, the file
+
+
+@pytest.mark.parametrize("variable, file", TOKENS)
+def test_a_token_that_is_none(home, server, small, monkeypatch, variable, file):
+    """It is refused before it is sent, by where it came from: its value is in no message."""
+    if variable:
+        monkeypatch.setenv("HF_TOKEN", os.fsdecode(variable))
+    else:
+        pathlib.Path(huggingface_hub.constants.HF_TOKEN_PATH).parent.mkdir()
+        pathlib.Path(huggingface_hub.constants.HF_TOKEN_PATH).write_bytes(file)
+    with pytest.raises(HubError) as error:
+        hub.pull("user/small-GGUF:F32")
+    place = "HF_TOKEN" if variable else huggingface_hub.constants.HF_TOKEN_PATH
+    assert str(error.value) == f"{place}: expected a token of printable ASCII characters without spaces" and not server.requests
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    server.tokens = {"hf_good": set()}
+    assert hub.pull("user/small-GGUF:F32").repo == "user/small-GGUF"
+
+
+def test_a_token_that_cannot_be_read(home, server, small):
+    """Whether a model or a drafter is asked for."""
+    hub.pull("user/small-GGUF:F32")
+    path = pathlib.Path(huggingface_hub.constants.HF_TOKEN_PATH)
+    path.mkdir(parents=True)
+    for ask in (lambda: hub.pull("user/small-GGUF:F32"), lambda: hub.resolve("user/small-GGUF:F32", drafter="user/other")):
+        with pytest.raises(HubError) as error:
+            ask()
+        assert str(error.value) == f"{path}: Is a directory"
+
+
+def test_a_password_in_the_address_is_never_shown(home, server, small, monkeypatch):
+    """HF_ENDPOINT with user:password@ for a mirror that wants them: they are sent, and are in no message."""
+    server.tokens = {"Basic dXNlcjpTRUNSRVQ=": set()}
+    server.add("user/gated", small.files, gated=True)
+    monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
+
+    def fails(endpoint, repo="user/x", reference=":F32"):
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+        with pytest.raises(HubError) as error:
+            hub.pull(repo + reference)
+        assert repo in str(error.value) and "SEC" not in str(error.value) and "RET" not in str(error.value) and "user:" not in str(error.value)
+        return str(error.value)
+
+    address = server.url.replace("//", "//user:SECRET@")
+    place = server.url.removeprefix("http://")
+    assert f"no such repository at {place}, or" in fails(address)
+    assert f"accept its terms at {server.url}/user/gated" in fails(address, "user/gated")
+    for bad in ("http://user:SECRET@127.0.0.1:x", "http://user:SECRET@[", "http://user:SEC/RET@127.0.0.1", "http://user:SEC@RET@no.such.host.invalid", "http://user:SECRET@no.such.host.invalid",
+                "http://user:SEC?RET@127.0.0.1:1", "SECRET@", "http://127.0.0.1:x\x1b" ):
+        assert "\x1b" not in fails(bad)
+    server.listing = lambda out: b"x"
+    assert f"user/small-GGUF: {place} does not answer as the Hub does" in fails(address, "user/small-GGUF")
+    server.listing = None
+    server.offer = {"small-F32.gguf": ("0" * 64, 5)}
+    assert f"{place} contradicts itself" in fails(address, "user/small-GGUF")
+
+
+def test_no_cookies(home, server, small):
+    """One that cannot be sent back would spoil all further requests; others would tell that two requests are of one process."""
+    server.headers = {"Set-Cookie": "a=\x9b"}
+    hub.pull("user/small-GGUF:F32")
+    server.headers = {"Set-Cookie": "a=b; Path=/"}
+    hub.pull("user/small-GGUF:F32")
+    assert {r["cookie"] for r in server.requests} == {None}
 
 
 ACCESS = [  # token, repository, text

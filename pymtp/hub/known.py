@@ -17,6 +17,7 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import pathlib
 import re
 from dataclasses import dataclass, field
@@ -69,7 +70,7 @@ def load() -> list[KnownModel]:
     """All entries, the package's first."""
     models = {model.name: model for model in _read(pathlib.Path(__file__).with_name("catalogue.json"))}
     own = user_catalogue()
-    if own.exists():
+    if os.path.exists(own):  # false too where the folder is another user's
         models |= {model.name: model for model in _read(own)}
     return list(models.values())
 

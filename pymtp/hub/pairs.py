@@ -41,7 +41,10 @@ def parts(path: Path) -> list[str]:
     part = PART.fullmatch(path.name)
     if not part:
         return [str(path)]
-    others = ((p, PART.fullmatch(p.name)) for p in path.parent.iterdir())
+    try:
+        others = [(p, PART.fullmatch(p.name)) for p in path.parent.iterdir()]
+    except OSError as error:
+        raise HubError(f"{path.parent}: {error.strerror}") from None
     return sorted(str(p) for p, other in others if other and other.groups()[::2] == part.groups()[::2])
 
 
