@@ -169,6 +169,11 @@ def test_a_folder_whose_names_are_no_text(home, data):
         hub.resolve(str(folder))
 
 
+@pytest.mark.parametrize("reference", [5, None, [], {}, pathlib.Path("gemma4-e2b"), b"gemma4-e2b"])
+def test_what_is_no_text_is_no_name(home, reference):
+    assert not hub.is_name(reference)
+
+
 def test_a_path_that_is_no_text(home, data):
     """The system's names are bytes: one that is not UTF-8 is a path all the same."""
     path = os.fsdecode(bytes(home) + b"/\xff.gguf")
