@@ -4,6 +4,7 @@ Also finds the drafter that lies beside a target.
 """
 from __future__ import annotations
 
+import contextlib
 import math
 import os
 import pathlib
@@ -149,21 +150,29 @@ def read_defaults(file: File) -> Defaults:
 # ---- the drafter beside a target ----------------------------------------------------------------------------------------
 
 
+def _listed(folder: pathlib.Path) -> list[pathlib.Path]:
+    try:
+        return list(folder.iterdir())
+    except OSError:
+        return []
+
+
 def drafter_candidates(target: str | os.PathLike[str]) -> list[pathlib.Path]:
     """Files beside the target, or in its folder MTP, that may be its drafter, likeliest first. The name only proposes;
     whether one fits is decided by opening it."""
     target = pathlib.Path(target)
     found = []
-    try:
-        for path in target.parent.iterdir():
-            name = path.name.lower()
-            if name == "mtp" and path.is_dir():
-                found += [p for p in path.iterdir() if p.name.lower().endswith(".gguf")]
-            elif name.endswith(".gguf") and (name.startswith("mtp-") or any(w in name for w in ("drafter", "assistant", "-mtp"))):
-                found.append(path)
-        sizes = {path: path.stat().st_size for path in found if path.name != target.name}
-    except OSError:
-        return []
+    for path in _listed(target.parent):
+        name = path.name.lower()
+        if name == "mtp" and os.path.isdir(path):
+            found += [p for p in _listed(path) if p.name.lower().endswith(".gguf")]
+        elif name.endswith(".gguf") and (name.startswith("mtp-") or any(w in name for w in ("drafter", "assistant", "-mtp"))):
+            found.append(path)
+    sizes = {}
+    for path in found:
+        if path.name != target.name:
+            with contextlib.suppress(OSError):  # a link that leads nowhere says nothing about the others
+                sizes[path] = path.stat().st_size
 
     def closeness(path: pathlib.Path) -> int:
         return len(os.path.commonprefix([path.name.lower().removeprefix("mtp-"), target.name.lower()]))

@@ -10,12 +10,13 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any, Iterable, Mapping, Sequence
 
-from ._text import shown
+from ._text import fits, shown
 from .errors import ArgumentError, UnsupportedError
 from .tokenizer import Tokenizer
 
 QUOTE = '<|"|>'
 ROLES = {"system": "system", "developer": "system", "user": "user", "assistant": "model", "model": "model", "tool": "tool"}
+MOST_TEXT = 2**24  # of a tool, of arguments, of a result: more than any context, little for a machine
 SCHEMA_WORDS = ("description", "type", "properties", "required", "nullable")
 
 
@@ -184,7 +185,14 @@ def _turns(messages: Any) -> list[Turn]:
 def _tools(tools: Any) -> list[Any]:
     if tools and (isinstance(tools, (str, bytes, Mapping)) or not isinstance(tools, Iterable)):
         raise ArgumentError(f"tools: expected a list of tools, found {type(tools).__name__}")
-    return list(tools or ())
+    return [_bounded(tool, f"tools[{i}]") for i, tool in enumerate(tools or ())]
+
+
+def _bounded(value: Any, where: str) -> Any:
+    """A value that is not too long to be written out."""
+    if not fits(value, MOST_TEXT):
+        raise ArgumentError(f"{where}: expected a value of at most {MOST_TEXT >> 20} MiB as text, found more")
+    return value
 
 
 def _left_open(part: Part) -> bool:
@@ -204,7 +212,8 @@ def _read_part(message: Mapping[str, Any], where: str, role: str) -> Part:
         for k, response in enumerate(_list(message, "tool_responses", where)):
             if not isinstance(response, Mapping):
                 raise ArgumentError(f"{where}.tool_responses[{k}]: expected a mapping, found {type(response).__name__}")
-            responses.append((_name(response.get("name", "unknown"), f"{where}.tool_responses[{k}].name"), response.get("response")))
+            responses.append((_name(response.get("name", "unknown"), f"{where}.tool_responses[{k}].name"),
+                              _bounded(response.get("response"), f"{where}.tool_responses[{k}].response")))
         reasoning = next((message[k] for k in ("reasoning", "reasoning_content", "thinking") if message.get(k)), "")
         if not isinstance(reasoning, str):
             raise ArgumentError(f"{where}.reasoning: expected a string, found {type(reasoning).__name__}")
@@ -257,7 +266,7 @@ def _call(call: Any, where: str) -> tuple[str, Any]:
     arguments = function.get("arguments", {})
     if not isinstance(arguments, (Mapping, str)):
         raise ArgumentError(f"{where}.function.arguments: expected a mapping or a string, found {type(arguments).__name__}")
-    return _name(function.get("name"), where + ".function.name"), arguments
+    return _name(function.get("name"), where + ".function.name"), _bounded(arguments, where + ".function.arguments")
 
 
 def _answer(turns: list[Turn], message: Mapping[str, Any], where: str) -> None:
@@ -267,7 +276,7 @@ def _answer(turns: list[Turn], message: Mapping[str, Any], where: str) -> None:
     part, call_id = turns[-1].parts[-1], message.get("tool_call_id")
     name = part.names.get(call_id) if isinstance(call_id, str) else None
     content = message.get("content")
-    value = content if isinstance(content, Mapping) else "".join(_texts(content, where + ".content"))
+    value = _bounded(content, where + ".content") if isinstance(content, Mapping) else "".join(_texts(content, where + ".content"))
     part.responses.append((_name(name or message.get("name") or "unknown", where + ".name"), value))
 
 

@@ -1,6 +1,8 @@
 """Exceptions: pymtp.Error and one subclass for each status code of pymtp.h. Nothing else is raised for a failure."""
 from __future__ import annotations
 
+from ._text import printable
+
 
 class Error(Exception):
     """Any failure of pymtp. The text is one line and names the file, key, tensor or argument. `.code`: PYMTP_E_*."""
@@ -80,7 +82,11 @@ class ResourceError(Error):
 
 
 class HubError(Error):
-    """A model is not known, not on this machine, or could not be fetched or verified."""
+    """A model is not known, not on this machine, or could not be fetched or verified. The text may hold what a server,
+    a path or a user said: it is made printable here."""
+
+    def __init__(self, text: str, code: int | None = None):
+        super().__init__(printable(text, 5000), code)  # a path has up to 4096 bytes
 
 
 class WriteError(Error):

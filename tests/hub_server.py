@@ -15,11 +15,11 @@ Faults, by path in a repository (they act wherever its content is served):
     ignore_range.add(path)   always the whole file
     bounce.add(path)         a GET of a small file is redirected to the other host
     offer[path] = (checksum, size)   what resolve says, whatever the listing says
-    status[path] = [503, ...]        the next answers for its content
+    status[path] = [503, ...]        the next answers for its content; or (status, body, headers)
     encoding[path] = "gzip"          what the answers say of its content, whatever it is
     rate = n                 bytes a second on each connection
     hold = n                 content stops while n bytes were sent in all
-    warning = text           a header that huggingface_hub writes to stderr
+    headers = {name: value}  more of them in the Hub's answers
     listing = f              what the model information is changed to: another object, or bytes
 """
 import hashlib
@@ -69,21 +69,26 @@ class HubServer:
     def __init__(self):
         self.repos, self.tokens, self.requests, self.sent = {}, {}, [], {}
         self.cut, self.corrupt, self.ignore_range, self.bounce = {}, set(), set(), set()
-        self.offer, self.status, self.encoding, self.rate, self.hold, self.listing, self.warning = {}, {}, {}, None, None, None, None
-        self.hub, self.content = (self._start(kind) for kind in (Hub, Content))
-        self.url, self.content_url = (f"http://127.0.0.1:{s.server_address[1]}" for s in (self.hub, self.content))
+        self.offer, self.status, self.encoding, self.rate, self.hold, self.listing, self.headers = {}, {}, {}, None, None, None, {}
+        self.running = []
+        self.url, self.content_url = (self._start(kind) for kind in (Hub, Content))
 
-    def _start(self, handler):
-        server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), type(handler.__name__, (handler,), {"owner": self}))
+    def _start(self, handler, host="127.0.0.1", port=0):
+        server = http.server.ThreadingHTTPServer((host, port), type(handler.__name__, (handler,), {"owner": self}))
         server.daemon_threads = True
         threading.Thread(target=server.serve_forever, kwargs={"poll_interval": 0.02}, daemon=True).start()
-        return server
+        self.running.append(server)
+        return f"http://{host}:{server.server_address[1]}"
+
+    def move_content(self):
+        """Content comes from another host from now on, at the Hub's own port."""
+        self.content_url = self._start(Content, "127.0.0.2", self.running[0].server_address[1])
 
     def __enter__(self):
         return self
 
     def __exit__(self, *_):
-        for server in (self.hub, self.content):
+        for server in self.running:
             server.shutdown()
             server.server_close()
 
@@ -124,6 +129,7 @@ class Handler(http.server.BaseHTTPRequestHandler):
 
     def do_GET(self):
         self.owner.requests.append({"host": self.host, "method": self.command, "path": self.path, "authorization": self.headers.get("Authorization"),
+                                    "cookie": self.headers.get("Cookie"),
                                     "range": self.headers.get("Range")})
         path, _, query = self.path.partition("?")
         try:
@@ -135,9 +141,9 @@ class Handler(http.server.BaseHTTPRequestHandler):
         self.send_response(status)
         for name, value in headers.items():
             self.send_header(name.replace("_", "-"), value)
-        if self.owner.warning:
-            self.send_header("X-HF-Warning", self.owner.warning)
-        if "Content_Length" not in headers:
+        for name, value in self.owner.headers.items():
+            self.send_header(name, value)
+        if not headers.keys() & {"Content_Length", "Transfer_Encoding"}:
             self.send_header("Content-Length", str(len(body)))
         self.end_headers()
         if self.command != "HEAD":
@@ -147,7 +153,8 @@ class Handler(http.server.BaseHTTPRequestHandler):
         """Content with ranges, and with the faults of its path."""
         owner = self.owner
         if owner.status.get(path):
-            return self.reply(owner.status[path].pop(0))
+            found = owner.status[path].pop(0)
+            return self.reply(found) if isinstance(found, int) else self.reply(*found[:2], **found[2])
         span = re.fullmatch(r"bytes=(\d+)-", self.headers.get("Range") or "")
         first = int(span[1]) if span and path not in owner.ignore_range else 0
         if first and first >= len(content):

@@ -129,6 +129,12 @@ def test_auto_drafter_is_decided_by_shape(data, tmp_path):
     shutil.copy(data / "tiny-26b-drafter.gguf", tmp_path / "model-assistant.gguf")
     assert opened_with(target) == "model-assistant.gguf"
     assert drafter_candidates(target)[0].name in ("mtp-model.gguf", "model-mtp.gguf")
+    (tmp_path / "mtp-gone.gguf").symlink_to("nowhere")
+    (tmp_path / "mtp-loop.gguf").symlink_to("mtp-loop.gguf")
+    assert opened_with(target) == "model-assistant.gguf"
+    shutil.rmtree(tmp_path / "MTP")
+    (tmp_path / "MTP").symlink_to("MTP")
+    assert opened_with(target) == "model-assistant.gguf"
 
 
 def test_auto_drafter_in_the_data_folder(data):

@@ -198,6 +198,43 @@ def test_many_values_are_joined_once(messages, tools):
     assert all(special or next_special for (special, _), (next_special, _) in zip(segments, segments[1:]))
 
 
+def shared(depth):
+    """A value whose parts are one and the same: small in memory, 2 to the power of depth as text."""
+    value = {"type": "object", "properties": {}}
+    for _ in range(depth):
+        value = {"type": "object", "properties": {"a": value, "b": value}}
+    return value
+
+
+CALL = {"role": "assistant", "tool_calls": [{"function": {"name": "f", "arguments": shared(40)}}]}
+
+
+@pytest.mark.parametrize("messages, tools, place", [
+    ([USER], [WEATHER, {"function": {"name": "f", "parameters": shared(40)}}], r"tools\[1\]"),
+    ([USER], [{"function": {"name": "f", "description": shared(40)}}], r"tools\[0\]"),
+    ([USER], [{"function": {"name": "f", "parameters": {"properties": {"a": {"type": "array", "items": shared(40)}}}}}], r"tools\[0\]"),
+    ([USER], [{"function": {"name": "f", "parameters": {"properties": {"a": {"type": "string", "enum": ["x" * 2**20] * 2**10}}}}}], r"tools\[0\]"),
+    ([USER, CALL], None, r"messages\[1\].tool_calls\[0\].function.arguments"),
+    ([USER, {"role": "assistant", "tool_responses": [{"name": "f", "response": shared(40)}]}], None, r"messages\[1\].tool_responses\[0\].response"),
+    ([USER, {"role": "assistant", "tool_calls": [{"function": {"name": "f"}}]}, {"role": "tool", "content": shared(40)}], None, r"messages\[2\].content"),
+    ([{"role": shared(40), "content": ""}], None, r"messages\[0\].role: expected .*found dict"), ([USER], [{"function": {"name": [shared(40)]}}], r"tools\[0\]"),
+])
+def test_values_that_share_their_parts(messages, tools, place):
+    """They end in an error before they are written out."""
+    with pytest.raises(pymtp.ArgumentError, match=place) as error:
+        chat.render(messages, tools)
+    assert len(str(error.value)) < 250
+
+
+def test_values_may_be_long():
+    """Longer than any context; one that contains itself never ends."""
+    assert len(str(chat.render([USER], [{"function": {"name": "f", "description": "x" * 15_000_000, "parameters": shared(10)}}]))) > 15_000_000
+    value = []
+    value.append(value)
+    with pytest.raises(pymtp.ArgumentError, match="tools"):
+        chat.render([USER], [{"function": {"name": "f", "parameters": {"properties": {"a": {"type": "string", "enum": value}}}}}])
+
+
 def test_segments_while_a_text_grows():
     """Looking at them in between changes nothing."""
     out = chat.Rendered()

@@ -175,6 +175,7 @@ def test_broken_pipe(target):
 
 @pytest.mark.parametrize("error, shown", [
     ("x\x1b]0;owned\x07: expected\n a\x9bb\udcff", "x\\x1b]0;owned\\x07: expected a\\x9bb\\udcff"),
+    ("model\u202efugg.exe\u202c: \u2066a\u2069", "model\\u202efugg.exe\\u202c: \\u2066a\\u2069"),  # what turns text around
     ("tensor '" + "n" * 1_000_000 + "': expected", "tensor '" + "n" * 992 + "..."),
 ])
 def test_errors_and_warnings_are_one_short_line_without_commands(capsys, error, shown):
@@ -186,8 +187,8 @@ def test_errors_and_warnings_are_one_short_line_without_commands(capsys, error, 
 
 
 def test_tables_do_not_command_the_terminal():
-    lines = base.table(("A", "B"), [("a\x1b[31m", "b"), ("long" * 100, "c")])
-    assert lines[1].split() == ["a\\x1b[31m", "b"] and lines[2].split() == ["long" * 50 + "...", "c"]
+    lines = base.table(("A", "B"), [("a\x1b[31m\u2028\u2067", "b"), ("long" * 100, "c")])
+    assert lines[1].split() == ["a\\x1b[31m\\u2028\\u2067", "b"] and lines[2].split() == ["long" * 50 + "...", "c"]
 
 
 @pytest.mark.parametrize("command, code, words", [

@@ -1,9 +1,11 @@
 """Models by name: the catalogue, what references mean, which files are chosen, which pairs are refused or warned about, and what
 removing deletes. Pulling itself: test_hub_pull.py."""
+import errno
 import json
 import os
 import pathlib
 import sys
+import unicodedata
 
 import numpy as np
 import pytest
@@ -14,7 +16,7 @@ from hub_server import HubServer, noise
 from model_files import rewrite
 from pymtp import ArgumentError, Error, FormatError, HubError, MismatchError, UnsupportedError, convert, hub
 from pymtp.gguf_file import File
-from pymtp.hub import cache, known, pairs, select
+from pymtp.hub import cache, known, pairs, pulling, select
 from pymtp.hub.reference import parse
 
 
@@ -138,7 +140,9 @@ BAD_REFERENCES = [
     ("hf.co/a/b/c", HubError, "expected user/repo"), ("a b/c", HubError, "expected a name"), ("../x/y:Q4_0", HubError, "no such file"),
     ("~\0x", ArgumentError, r"model: expected a reference, found '~\x00x'"), ("./\ud800", ArgumentError, r"expected a reference, found './\ud800'"), ("a\0b", ArgumentError, "expected a reference"),
     ("hf.co/a/b:\ud800", ArgumentError, "expected a reference"), ("hf.co/a/b:\udcff", HubError, r"hf.co/a/b:\udcff: expected user/repo or user/repo:quantization"),
-    ("a/b:\x1b[2J", HubError, r"a/b:\x1b[2J: expected user/repo"), ("./\udcff", HubError, "no such file"),
+    ("a/b:\x1b[2J", HubError, r"a/b:\x1b[2J: expected user/repo"), ("./a\nb", HubError, r"./a\nb: no such file"), ("a\nb", HubError, r"'a\nb': expected a name"),
+    ("x\x1b]0;t\x07.gguf", HubError, r"x\x1b]0;t\x07.gguf: no such file"), ("gemma4-e2b:\x1b[2J", HubError, r"found '\x1b[2j'"), ("~\n", HubError, r"~\n: no such file"), ("n" * 5000, HubError, "'nnn"),
+    ("a\u2028b\u202ec", HubError, r"'a\u2028b\u202ec'"), ("./\udcff", HubError, r"./\udcff: no such file"),
 ]
 
 
@@ -146,9 +150,28 @@ BAD_REFERENCES = [
 def test_bad_references(home, text, kind, part):
     with pytest.raises(kind) as error:
         hub.resolve(text)
-    assert part in str(error.value) and "\n" not in str(error.value)
+    assert part in str(error.value) and len(str(error.value).splitlines()) == 1 and len(str(error.value)) < 2100
+    assert not any(unicodedata.category(c) in ("Cc", "Cs") for c in str(error.value))
     with pytest.raises(Error):
         hub.remove(text)
+
+
+def test_a_folder_whose_names_are_no_text(home, data):
+    """Its errors are one line all the same."""
+    folder = home / "g\n\x1b[2J"
+    folder.mkdir()
+    for i in range(12):
+        os.symlink(data / "tiny-e2b.gguf", folder / f"{i:02d}\n\x9b.gguf")
+    with pytest.raises(HubError, match=r"g\\n\\x1b\[2J: expected one model, found 00\\n\\x9b.gguf, 01.* and 4 more: name one$"):
+        hub.resolve(str(folder))
+    (folder / "x-00001-of-00003.gguf").touch()
+    with pytest.raises(HubError, match=r"g\\n\\x1b\[2J/x-00001-of-00003.gguf: expected 3 parts of the split file, found 1$"):
+        hub.resolve(str(folder))
+
+
+@pytest.mark.parametrize("reference", [5, None, [], {}, pathlib.Path("gemma4-e2b"), b"gemma4-e2b"])
+def test_what_is_no_text_is_no_name(home, reference):
+    assert not hub.is_name(reference)
 
 
 def test_a_path_that_is_no_text(home, data):
@@ -156,6 +179,36 @@ def test_a_path_that_is_no_text(home, data):
     path = os.fsdecode(bytes(home) + b"/\xff.gguf")
     os.symlink(data / "tiny-e2b.gguf", path)
     assert hub.resolve(path).target == path
+
+
+def test_places_that_may_not_be_looked_at(home, data, monkeypatch):
+    """A catalogue there is as good as none; a folder that may not be listed is named where its parts are needed."""
+    monkeypatch.setenv("PYMTP_CATALOGUE", "/" + "a" * 300)  # as root no permission is refused: a name that is too long fails alike
+    assert hub.resolve(str(data / "tiny-e2b.gguf")).quant
+    path = home / "x-00001-of-00002.gguf"
+    os.symlink(data / "tiny-e2b.gguf", path)
+
+    def refuse(folder):
+        raise PermissionError(errno.EACCES, "Permission denied", str(folder))
+
+    monkeypatch.setattr(pathlib.Path, "iterdir", refuse)
+    with pytest.raises(HubError) as error:
+        hub.resolve(str(path))
+    assert str(error.value) == f"{home}: Permission denied"
+
+
+@pytest.mark.parametrize("error, text", [(OSError(5, "Input/output error", "/x"), "/x: Input/output error"), (OSError(5, "Input/output error"), "demo: Input/output error"),
+                                         (OSError("odd"), "demo: odd")])
+def test_failures_of_the_system_are_errors_of_the_hub(home, monkeypatch, error, text):
+    """One line that names the file, or what was asked for."""
+    def fail(path):
+        raise error
+
+    monkeypatch.setattr(pulling.pairs, "check", fail)
+    for ask in (hub.resolve, hub.pull):
+        with pytest.raises(HubError) as found:
+            ask("demo")
+        assert str(found.value) == text
 
 
 # ---- choosing files ----

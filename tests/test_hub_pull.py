@@ -25,7 +25,7 @@ import pytest
 import huggingface_hub
 from hub_server import PIECE, HubServer, noise
 from pymtp import Error, HubError, Model, hub
-from pymtp.hub import cache, download, remote
+from pymtp.hub import cache, converted, download, remote
 from pymtp.hub.progress import Progress
 
 CHILD = """
@@ -179,7 +179,7 @@ def test_environment_and_offline(home, server, small):
 
 def test_a_warning_of_the_hub_is_shown_without_control_codes(home, server, small):
     """huggingface_hub writes what a header says."""
-    server.warning = "topic; old \x1b[2J\x9b2J and more"
+    server.headers = {"X-HF-Warning": "topic; old \x1b[2J\x9b2J and more"}
     code, out, err = run("resolve", "user/small-GGUF:F32")
     assert code == 0 and r"old \x1b[2J\x9b2J and more" in err and "\x1b" not in err and "\x9b" not in err
 
@@ -245,6 +245,30 @@ def test_a_beginning_that_vanishes(home, server):
     assert str(error.value) == f"{cache.partial(wanted)}: No such file or directory" and not blobs()
     download.fetch([wanted], Progress())
     assert_sound()
+
+
+ANSWERS = [  # to a pull that asks for the rest from byte 20000 on: status, Content-Range, error or None where it begins afresh
+    (416, "bytes */50000", None), (416, None, None), (206, None, None), (206, "bytes 10000-49999/50000", None), (206, "bytes 20001-49999/50000", None), (206, "bytes x-49999/50000", None),
+    (206, "bytes 20000-49999/49999", "listed with 50000 bytes, offered with 49999"), (206, "bytes 20000-49999/50001", "listed with 50000 bytes, offered with 50001"),
+]
+
+
+@pytest.mark.parametrize("status, span, text", ANSWERS, ids=[f"{s}-{r}" for s, r, _ in ANSWERS])
+def test_another_range_than_was_asked_for(home, server, status, span, text):
+    """Bytes of another place are not taken for the rest."""
+    content = noise(50_000)
+    (wanted,) = files(server, "user/data", {"data.bin": content})
+    cache.partial(wanted).parent.mkdir(parents=True)
+    cache.partial(wanted).write_bytes(content[:20_000])
+    server.status = {"data.bin": [(status, content[20_000:], {"Content_Range": span} if span else {})]}
+    if text:
+        with pytest.raises(HubError, match=text):
+            download.fetch([wanted], Progress())
+        assert wanted.checksum not in blobs()
+        return
+    download.fetch([wanted], Progress())
+    assert_sound()
+    assert [r["range"] for r in server.asked("content")] == ["bytes=20000-", None] and server.sent == {"data.bin": 50_000}
 
 
 @pytest.mark.parametrize("left", ["nothing", "a part", "all", "too much", "rubbish"])
@@ -447,10 +471,20 @@ def test_content_is_never_decompressed(home, server, encoding):
         assert_sound()
 
 
+def test_more_than_listed(home, server):
+    """A body without a length that does not end: refused at the first byte too many."""
+    (wanted,) = files(server, "user/data", {"data.bin": noise(50_000)})
+    server.status = {"data.bin": [(200, b"10000\r\n" + bytes(1 << 16) + b"\r\n0\r\n\r\n", {"Transfer_Encoding": "chunked"})]}
+    with pytest.raises(HubError, match="user/data/data.bin: expected 50000 bytes, found more"):
+        download.fetch([wanted], Progress())
+    assert wanted.checksum not in blobs() and all(len(b) <= 50_000 for b in blobs().values())
+
+
 BAD_LISTINGS = [
     ({"sha": "main"}, "commit 'main'"), ({"sha": None}, "commit None"),
     ({"siblings": [{"rfilename": "../../x", "size": 1, "blobId": "0" * 40}]}, "file name '../../x'"),
     ({"siblings": [{"rfilename": "/etc/x", "size": 1, "blobId": "0" * 40}]}, "file name '/etc/x'"),
+    ({"siblings": [{"rfilename": "..\\..\\x", "size": 1, "blobId": "0" * 40}]}, "file name '..\\\\..\\\\x'"), ({"siblings": [{"rfilename": "a\\b", "size": 1, "blobId": "0" * 40}]}, "file name 'a\\\\b'"),
     ({"siblings": [{"rfilename": "a", "size": -1, "blobId": "0" * 40}]}, "size -1"),
     ({"siblings": [{"rfilename": "a", "size": 1, "blobId": "../../../x"}]}, "checksum '../../../x'"),
     ({"siblings": [{"rfilename": "a"}]}, "size None"), ({"siblings": [{"size": 3}]}, "KeyError"),
@@ -465,6 +499,8 @@ BAD_LISTINGS = [
     ({"siblings": [{"rfilename": "a\n", "size": 1, "blobId": "0" * 40}]}, r"file name 'a\n'"), ({"siblings": [{"rfilename": "a\ud800", "size": 1, "blobId": "0" * 40}]}, r"file name 'a\ud800'"),
     ({"siblings": [{"rfilename": "a" * 256, "size": 1, "blobId": "0" * 40}]}, "file name 'aaa"), ({"siblings": [{"rfilename": "\xe4" * 128, "size": 1, "blobId": "0" * 40}]}, "file name '\xe4"),
     ({"siblings": [{"rfilename": "a/" * 2048 + "b", "size": 1, "blobId": "0" * 40}]}, "file name 'a/a"),
+    ({"siblings": [{"rfilename": "a/" * 64 + "b", "size": 1, "blobId": "0" * 40}]}, "file name 'a/a"), ({"siblings": [{"rfilename": "a/" * 1500 + "b", "size": 1, "blobId": "0" * 40}]}, "file name 'a/a"),
+    ({"siblings": [{"rfilename": "a\u2028b", "size": 1, "blobId": "0" * 40}]}, r"file name 'a\u2028b'"), ({"siblings": [{"rfilename": "a\u202efugg", "size": 1, "blobId": "0" * 40}]}, r"file name 'a\u202efugg'"),
     ({"siblings": [{"rfilename": "_Q4" * 300_000 + "_.gguf", "size": 1, "blobId": "0" * 40}]}, "file name '_Q4_Q4"),
     ({"cardData": [1]}, "card [1]"), ({"cardData": "x"}, "card 'x'"), ({"cardData": True}, "card True"), ({"cardData": {"license": "x"}, "card_data": "\x9b"}, r"card '\x9b'"),
     ({"inferenceProviderMapping": "\x9b\x1b[2J"}, r"Got \x9b\x1b[2J"), ({"createdAt": [5]}, "Error: "),
@@ -484,11 +520,12 @@ def test_bad_listings(home, server, change, text):
 
 
 def test_names_as_long_as_files_may_be(home, server):
-    """255 bytes in a part and 4096 in all are listed; one that does not fit below the cache is an error of the pull."""
-    longest = "/".join(["a" * 255] * 16)
-    server.add("user/data", {"\xe4" * 127 + "a": b"x", longest: b"x"})
+    """255 bytes in a part, 64 parts and 4096 in all are listed; one that does not fit below the cache is an error of the pull."""
+    longest, deepest = "/".join(["a" * 255] * 16), "a/" * 63 + "b"
+    server.add("user/data", {"\xe4" * 127 + "a": b"x", longest: b"x", deepest: b"x"})
     listed = remote.listing("user/data").files
-    assert len(listed) == 2 and len(longest) == 4095
+    assert len(listed) == 3 and len(longest) == 4095
+    download.fetch([listed[deepest]], Progress())
     with pytest.raises(HubError, match="File name too long"):
         download.fetch([listed[longest]], Progress())
 
@@ -559,20 +596,110 @@ def test_full_disk(home, server, monkeypatch):
         subprocess.run(["umount", place], check=True)
 
 
+def test_errors_name_few_of_many_names(home, server, small):
+    """A repository with tens of thousands of files, and what is said of it, also as a warning about a drafter that is passed over."""
+    server.add("user/data", {"a": b"x"})
+    for suffix in (".gguf", ".txt", "-00001-of-00001.gguf", "-mtp.gguf"):
+        server.listing = lambda out: out | {"siblings": [{"rfilename": f"{i:06d}" + "n" * 200 + suffix, "size": 1, "blobId": "0" * 40} for i in range(20_000)]}
+        for ask in (lambda: hub.pull("user/data:Q8_0"), lambda: converted.files_of(remote.listing("user/data"))):
+            with pytest.raises(HubError) as error:
+                ask()
+            assert len(str(error.value)) < 2100 and (suffix == ".txt" or "more" in str(error.value) or "only drafters" in str(error.value)), str(error.value)[-100:]
+
+
 # ---- access ----
 
 
-def test_token_stays_with_the_hub(home, server, small, monkeypatch):
-    """GO-2025-3824: a token that follows a redirect to another host."""
+@pytest.mark.parametrize("other", ["port", "host"])
+def test_token_stays_with_the_hub(home, server, small, monkeypatch, other):
+    """GO-2025-3824: a token that follows a redirect to another host, or to another port of the same."""
+    if other == "host":
+        if sys.platform != "linux":
+            pytest.skip("only Linux answers at all of 127/8")
+        server.move_content()
     server.tokens = {"hf_secret": {"user/private"}}
     monkeypatch.setenv("HF_TOKEN", "hf_secret")
     server.add("user/private", {"data.bin": noise(50_000), "note.txt": b"a note"}, private=True)
     server.cut, server.bounce = {"data.bin": [10_000]}, {"note.txt"}
     download.fetch(list(remote.listing("user/private").files.values()), Progress())
     assert_sound()
-    assert {r["authorization"] for r in server.asked("hub")} == {"Bearer hf_secret"}
+    assert {r["authorization"] for r in server.asked("hub", "user/private")} == {"Bearer hf_secret"}
     assert len(server.asked("content", "data.bin")) == 2 and len(server.asked("content", "note.txt")) == 1
     assert {r["authorization"] for r in server.asked("content")} == {None}
+
+
+def test_origins():
+    """Scheme, host and port, as the address says them or as the scheme implies."""
+    assert remote._origin("https://Host/a") == remote._origin("https://host:443/b?c") and remote._origin("http://host") == remote._origin("http://host:80/x")
+    assert len({remote._origin(u) for u in ("https://host", "http://host", "http://host:443", "https://host:80", "https://other", "https://host.other")}) == 6
+
+
+TOKENS = [(b"hf_\xc3\xa4", None), (b"hf_a b", None), (None, b"hf_a\0b"), (None, b"hf_\xff"), (None, b"hf_\xc3\xa4"), (None, b"hf_a\tb\n"), (None, b"hf_a\x1bb")]  # HF_TOKEN, the file
+
+
+@pytest.mark.parametrize("variable, file", TOKENS)
+def test_a_token_that_is_none(home, server, small, monkeypatch, variable, file):
+    """It is refused before it is sent, by where it came from: its value is in no message."""
+    if variable:
+        monkeypatch.setenv("HF_TOKEN", os.fsdecode(variable))
+    else:
+        pathlib.Path(huggingface_hub.constants.HF_TOKEN_PATH).parent.mkdir()
+        pathlib.Path(huggingface_hub.constants.HF_TOKEN_PATH).write_bytes(file)
+    with pytest.raises(HubError) as error:
+        hub.pull("user/small-GGUF:F32")
+    place = "HF_TOKEN" if variable else huggingface_hub.constants.HF_TOKEN_PATH
+    assert str(error.value) == f"{place}: expected a token of printable ASCII characters without spaces" and not server.requests
+    monkeypatch.setenv("HF_TOKEN", "hf_good")
+    server.tokens = {"hf_good": set()}
+    assert hub.pull("user/small-GGUF:F32").repo == "user/small-GGUF"
+
+
+def test_a_token_that_cannot_be_read(home, server, small):
+    """Whether a model or a drafter is asked for."""
+    hub.pull("user/small-GGUF:F32")
+    path = pathlib.Path(huggingface_hub.constants.HF_TOKEN_PATH)
+    path.mkdir(parents=True)
+    for ask in (lambda: hub.pull("user/small-GGUF:F32"), lambda: hub.resolve("user/small-GGUF:F32", drafter="user/other")):
+        with pytest.raises(HubError) as error:
+            ask()
+        assert str(error.value) == f"{path}: Is a directory"
+
+
+def test_a_password_in_the_address_is_never_shown(home, server, small, monkeypatch):
+    """HF_ENDPOINT with user:password@ for a mirror that wants them: they are sent, and are in no message."""
+    server.tokens = {"Basic dXNlcjpTRUNSRVQ=": set()}
+    server.add("user/gated", small.files, gated=True)
+    monkeypatch.setattr(remote.time, "sleep", lambda seconds: None)
+
+    def fails(endpoint, repo="user/x", reference=":F32"):
+        monkeypatch.setattr(huggingface_hub.constants, "ENDPOINT", endpoint)
+        monkeypatch.setattr(huggingface_hub.constants, "HUGGINGFACE_CO_URL_TEMPLATE", endpoint + "/{repo_id}/resolve/{revision}/{filename}")
+        with pytest.raises(HubError) as error:
+            hub.pull(repo + reference)
+        assert repo in str(error.value) and "SEC" not in str(error.value) and "RET" not in str(error.value) and "user:" not in str(error.value)
+        return str(error.value)
+
+    address = server.url.replace("//", "//user:SECRET@")
+    place = server.url.removeprefix("http://")
+    assert f"no such repository at {place}, or" in fails(address)
+    assert f"accept its terms at {server.url}/user/gated" in fails(address, "user/gated")
+    for bad in ("http://user:SECRET@127.0.0.1:x", "http://user:SECRET@[", "http://user:SEC/RET@127.0.0.1", "http://user:SEC@RET@no.such.host.invalid", "http://user:SECRET@no.such.host.invalid",
+                "http://user:SEC?RET@127.0.0.1:1", "SECRET@", "http://127.0.0.1:x\x1b" ):
+        assert "\x1b" not in fails(bad)
+    server.listing = lambda out: b"x"
+    assert f"user/small-GGUF: {place} does not answer as the Hub does" in fails(address, "user/small-GGUF")
+    server.listing = None
+    server.offer = {"small-F32.gguf": ("0" * 64, 5)}
+    assert f"{place} contradicts itself" in fails(address, "user/small-GGUF")
+
+
+def test_no_cookies(home, server, small):
+    """One that cannot be sent back would spoil all further requests; others would tell that two requests are of one process."""
+    server.headers = {"Set-Cookie": "a=\x9b"}
+    hub.pull("user/small-GGUF:F32")
+    server.headers = {"Set-Cookie": "a=b; Path=/"}
+    hub.pull("user/small-GGUF:F32")
+    assert {r["cookie"] for r in server.requests} == {None}
 
 
 ACCESS = [  # token, repository, text

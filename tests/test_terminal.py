@@ -1,12 +1,15 @@
 """Every command as a process, in a pseudo-terminal and in a pipe; from nothing to an answer with models from a server that speaks the
 Hub's protocol; Ctrl-C in each phase: exit code 130, no traceback, the terminal as it was."""
+import importlib.util
 import json
 import os
+import pathlib
 import re
 import shutil
 import subprocess
 import sys
 import termios
+import threading
 import time
 
 import micro_models
@@ -15,6 +18,8 @@ import pytest
 from hub_server import HubServer
 from test_cli import COMMAND, refused
 
+from pymtp import ResourceError
+from pymtp.cli import base, chat
 from pymtp.cli.drafts import WAITING, DraftView
 
 LOOP = "import hashlib; hashlib.pbkdf2_hmac('sha256', b'', b'', 10**9)"  # minutes inside of C, deaf to signals
@@ -51,7 +56,7 @@ class Terminal:
 
     def __init__(self, machine, *args, code=None, **env):
         command = ["-c", code] if code else COMMAND[1:]
-        self.child = pexpect.spawn(sys.executable, [*command, *map(str, args)], env=machine | env, timeout=60, encoding="utf-8", dimensions=(40, 100))
+        self.child = pexpect.spawn(sys.executable, [*command, *map(str, args)], env=machine | env, timeout=60, encoding="utf-8", codec_errors="replace", dimensions=(40, 100))
         self.before = termios.tcgetattr(self.child.child_fd)
 
     def expect(self, pattern):
@@ -81,6 +86,21 @@ class Terminal:
         text = re.sub(r"\x1b\[[?0-9;]*[A-Za-z]|\r", "", out.rpartition("^C")[2])
         assert len([line for line in text.split("\n") if line.strip() and "━" not in line]) <= 1, text  # bars stay where they were
         return out
+
+
+def unusable():
+    """Settings with which no request can be made on this machine, and what the error says."""
+    yield {"SSL_CERT_FILE": "/nonexistent"}, "No such file"
+    yield {"HTTP_PROXY": "foo://user:SECRET@127.0.0.1:1"}, "foo"
+    if not importlib.util.find_spec("socksio"):
+        yield {"ALL_PROXY": "socks5://user:SECRET@127.0.0.1:1"}, "socks"
+
+
+@pytest.mark.parametrize("env, word", list(unusable()), ids=lambda v: "".join(v))
+def test_settings_with_which_no_request_can_be_made(machine, env, word):
+    done = pipe(machine, "pull", "user/other", **env)
+    refused(done, 1, "pymtp: user/other", word)
+    assert "SECRET" not in done.stderr
 
 
 # ---- from nothing to an answer ----
@@ -426,6 +446,36 @@ def test_interrupt_in_the_chat(machine, data):
     t.expect(">>> ")
     time.sleep(0.3)
     t.interrupted()
+
+
+def test_typed_bytes_that_are_no_text(machine, data):
+    """In a locale that insists on UTF-8; what is not is replaced, as in a pipe."""
+    t = Terminal(machine, "run", data / "tiny-26b.gguf", *GREEDY, PYTHONIOENCODING="utf-8:strict")
+    for line in (b"a\xff\xfe\n", b'"""\xff\n\xfe"""\n', b"/\xffa\n", b"/exit\n"):
+        t.expect(">>> ")
+        os.write(t.child.child_fd, line)
+    out, code = t.end()
+    assert code == 0 and "Traceback" not in out, out
+
+
+def test_a_chat_without_a_home(monkeypatch):
+    """A user that the system does not know, and no HOME: nothing is kept, least of all in a folder called ~."""
+    def none():
+        raise RuntimeError("Could not determine home directory.")
+
+    monkeypatch.delenv("XDG_STATE_HOME", raising=False)
+    monkeypatch.setattr(pathlib.Path, "home", none)
+    chat._history()()
+    assert not os.path.exists("~")
+
+
+def test_a_thread_that_is_refused(monkeypatch):
+    def refuse(thread):
+        raise RuntimeError("can't start new thread")
+
+    monkeypatch.setattr(threading.Thread, "start", refuse)
+    with pytest.raises(ResourceError, match="no thread could be started: can't start new thread"):
+        base.or_leave(lambda: 1)
 
 
 @pytest.mark.parametrize("name", ["verify", "bench"])

@@ -51,13 +51,13 @@ def main(args: list[str] | None = None) -> None:
 
 
 def prepare_streams() -> None:
-    """What was closed leads nowhere; what an encoding cannot say is escaped."""
+    """What was closed leads nowhere; what an encoding cannot say is escaped, what it cannot read is kept."""
     for name, mode in (("stdin", "r"), ("stdout", "w"), ("stderr", "w")):
         if getattr(sys, name) is None:
             setattr(sys, name, open(os.devnull, mode))
-    for stream in (sys.stdout, sys.stderr):
+    for stream, errors in ((sys.stdin, "surrogateescape"), (sys.stdout, "backslashreplace"), (sys.stderr, "backslashreplace")):
         if isinstance(stream, io.TextIOWrapper):  # tests may have put another
-            stream.reconfigure(errors="backslashreplace")
+            stream.reconfigure(errors=errors)
 
 
 def run_command(command: click.Command, name: str, args: list[str] | None = None) -> None:

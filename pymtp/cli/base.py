@@ -18,6 +18,7 @@ from click.shell_completion import CompletionItem
 
 from .. import settings
 from .._text import printable
+from ..errors import ResourceError
 
 T = TypeVar("T")
 INTERRUPTED = 130
@@ -194,7 +195,10 @@ def in_thread(function: Callable[[], T]) -> "Future[T]":
         except BaseException as error:
             future.set_exception(error)
 
-    threading.Thread(target=call, daemon=True).start()
+    try:
+        threading.Thread(target=call, daemon=True).start()
+    except RuntimeError as error:
+        raise ResourceError(f"no thread could be started: {error}") from None
     return future
 
 

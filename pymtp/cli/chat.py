@@ -55,12 +55,12 @@ def _read() -> str | None:
     dropped = False
     while True:
         try:
-            line = input(">>> ")
+            line = _text(input(">>> "))
             if not line.startswith('"""'):
                 return line
             lines = [line[3:]]
             while not lines[-1].rstrip().endswith('"""'):
-                lines.append(input("... "))
+                lines.append(_text(input("... ")))
             lines[-1] = lines[-1].rstrip()[:-3]
             return "\n".join(lines).strip("\n")
         except EOFError:
@@ -73,16 +73,23 @@ def _read() -> str | None:
             dropped = True
 
 
+def _text(line: str) -> str:
+    """What was typed, which may be bytes in another encoding than the terminal's; what is no UTF-8 is replaced."""
+    return line.encode("utf-8", "surrogateescape").decode("utf-8", "replace")
+
+
 def _history():
     """Turns on line editing with a history kept between runs; returns what saves it. Without readline, nothing."""
     try:
         import readline
     except ImportError:
         return lambda: None
-    state = pathlib.Path(os.environ.get("XDG_STATE_HOME") or pathlib.Path.home() / ".local" / "state")
-    path = state / "pymtp" / "history"
     try:
+        state = pathlib.Path(os.environ.get("XDG_STATE_HOME") or pathlib.Path.home() / ".local" / "state")
+        path = state / "pymtp" / "history"
         readline.read_history_file(path)
+    except RuntimeError:  # neither HOME nor an entry for the user
+        return lambda: None
     except OSError:
         pass
     readline.set_history_length(1000)

@@ -17,12 +17,13 @@ from __future__ import annotations
 
 import difflib
 import json
+import os
 import pathlib
 import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._text import RAW, printable
+from .._text import RAW, printable, several
 from ..errors import FormatError, HubError, ReadError
 from .places import user_catalogue
 
@@ -69,7 +70,7 @@ def load() -> list[KnownModel]:
     """All entries, the package's first."""
     models = {model.name: model for model in _read(pathlib.Path(__file__).with_name("catalogue.json"))}
     own = user_catalogue()
-    if own.exists():
+    if os.path.exists(own):  # false too where the folder is another user's
         models |= {model.name: model for model in _read(own)}
     return list(models.values())
 
@@ -82,9 +83,9 @@ def find(name: str, models: list[KnownModel]) -> KnownModel | None:
 
 def unknown(name: str, models: list[KnownModel]) -> HubError:
     names = [n for m in models for n in (m.name, *m.aliases)]
-    close = difflib.get_close_matches(name.lower(), names, 3)
-    hint = f"did you mean {' or '.join(close)}?" if close else "known are " + ", ".join(m.name for m in models)
-    return HubError(f"'{name}': expected a name of the catalogue, user/repo or an existing file or folder; {hint}")
+    close = difflib.get_close_matches(name[:100].lower(), names, 3)
+    hint = f"did you mean {' or '.join(close)}?" if close else "known are " + several([m.name for m in models], 20)
+    return HubError(f"'{printable(name)}': expected a name of the catalogue, user/repo or an existing file or folder; {hint}")
 
 
 # ---- reading ----

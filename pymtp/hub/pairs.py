@@ -8,6 +8,7 @@ import re
 
 from .._core import drafter_candidates
 from .._lib import Call, ffi, lib, path_bytes
+from .._text import several
 from ..errors import Error, HubError, MismatchError
 from ..gguf_file import File
 from .select import PART, sets
@@ -40,7 +41,10 @@ def parts(path: Path) -> list[str]:
     part = PART.fullmatch(path.name)
     if not part:
         return [str(path)]
-    others = ((p, PART.fullmatch(p.name)) for p in path.parent.iterdir())
+    try:
+        others = [(p, PART.fullmatch(p.name)) for p in path.parent.iterdir()]
+    except OSError as error:
+        raise HubError(f"{path.parent}: {error.strerror}") from None
     return sorted(str(p) for p, other in others if other and other.groups()[::2] == part.groups()[::2])
 
 
@@ -61,7 +65,7 @@ def target_in(folder: pathlib.Path) -> str:
         return found[0]
     if not found:
         raise HubError(reasons[0] if reasons else f"{folder}: expected a GGUF file of a Gemma 4 model, found none")
-    raise HubError(f"{folder}: expected one model, found {', '.join(sorted(os.path.basename(f) for f in found))}: name one")
+    raise HubError(f"{folder}: expected one model, found {several(sorted(os.path.basename(f) for f in found))}: name one")
 
 
 def drafter_beside(target: Path) -> tuple[str | None, list[str]]:

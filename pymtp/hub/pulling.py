@@ -2,9 +2,11 @@
 paired and recorded."""
 from __future__ import annotations
 
+import contextlib
 import os
 import pathlib
 from dataclasses import dataclass, replace
+from typing import Iterator
 
 from huggingface_hub import constants
 
@@ -19,29 +21,41 @@ from .select import choose, is_sidecar, quant_of, sets
 from .types import Resolved, Unavailable
 
 
+@contextlib.contextmanager
+def _of_the_hub(what: str) -> Iterator[None]:
+    """Failures of the system as HubError: a file that may not be read, a disk that is full."""
+    try:
+        yield
+    except OSError as error:
+        raise HubError(f"{error.filename or what}: {error.strerror or error}") from None
+
+
 def resolve(reference: str, drafter: str | None, offline: bool | None, progress: Progress | None) -> Resolved:
-    models = load()
-    ref = parse(reference, models)
-    if isinstance(ref, Local):
-        return _with_drafter(_local(ref.path, drafter == "auto"), drafter, models, offline, progress)
-    found = records.find(ref.name)
-    if not found:
+    with _of_the_hub(reference):
+        models = load()
+        ref = parse(reference, models)
+        if isinstance(ref, Local):
+            return _with_drafter(_local(ref.path, drafter == "auto"), drafter, models, offline, progress)
+        found = records.find(ref.name)
+        if found:
+            return _with_drafter(found, drafter, models, offline, progress)
         if constants.HF_HUB_OFFLINE if offline is None else offline:
             raise HubError(f"{reference}: not on this machine, and offline")
-        return pull(reference, drafter, progress)
-    return _with_drafter(found, drafter, models, offline, progress)
+        return _pull(ref, drafter, models, progress)
 
 
 def pull(reference: str, drafter: str | None, progress: Progress | None) -> Resolved:
-    models = load()
-    ref = parse(reference, models)
-    if isinstance(ref, Local):
-        return _with_drafter(_local(ref.path, drafter == "auto"), drafter, models, None, progress)
-    try:
-        with progress or automatic() as shown:
-            found = Pull(ref, models, shown).run()
-    except OSError as error:
-        raise HubError(f"{error.filename}: {error.strerror}") from None
+    with _of_the_hub(reference):
+        models = load()
+        ref = parse(reference, models)
+        if isinstance(ref, Local):
+            return _with_drafter(_local(ref.path, drafter == "auto"), drafter, models, None, progress)
+        return _pull(ref, drafter, models, progress)
+
+
+def _pull(ref: Reference, drafter: str | None, models: list[KnownModel], progress: Progress | None) -> Resolved:
+    with progress or automatic() as shown:
+        found = Pull(ref, models, shown).run()
     return _with_drafter(found, drafter, models, None, progress)
 
 

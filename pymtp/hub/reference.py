@@ -87,6 +87,8 @@ def _is_a_name(text: str) -> bool:
 
 def is_name(text: str, models: list[KnownModel]) -> bool:
     """Whether text is no path: a name of the catalogue, or a repository while no file or folder is called so."""
+    if not isinstance(text, str):
+        return False
     if text == DEMO or PREFIX.match(text) or find(text.partition(":")[0], models):
         return True
     return bool(REPO.fullmatch(text.partition(":")[0])) and not text.startswith(".") and not text.lower().endswith(".gguf") and not os.path.exists(text)

@@ -6,7 +6,9 @@ requests there carry no authorization.
 from __future__ import annotations
 
 import contextlib
+import http.cookiejar
 import logging
+import os
 import re
 import socket
 import sys
@@ -27,6 +29,8 @@ from .types import Unavailable
 httpx: Any = sys.modules[HfHubHTTPError.__mro__[1].__module__.partition(".")[0]]  # huggingface_hub's HTTP client: httpx or httpx2
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
+AUTHORIZATION = re.compile(r"Bearer [!-~]+")
+NO_COOKIES = http.cookiejar.DefaultCookiePolicy(allowed_domains=[])  # one that cannot be sent back would spoil all later requests
 CHECKSUM = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -79,8 +83,11 @@ class Listing:
 
 def listing(repo: str) -> Listing:
     """What the main branch of a repository holds now."""
-    api = HfApi(library_name="pymtp")
-    return _patiently(repo, lambda: _checked(repo, api.model_info(repo, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT)))
+    def ask() -> Listing:
+        _headers(repo)  # HfApi makes its own: here they are only checked
+        return _checked(repo, HfApi(library_name="pymtp").model_info(repo, files_metadata=True, timeout=constants.HF_HUB_ETAG_TIMEOUT))
+
+    return _patiently(repo, ask)
 
 
 def check_access(file: RemoteFile) -> None:
@@ -90,7 +97,7 @@ def check_access(file: RemoteFile) -> None:
 
 def _located(file: RemoteFile) -> Any:
     """Where the Hub says a file lies, and what it says of it. The address may be signed and expire."""
-    return get_hf_file_metadata(hf_hub_url(file.repo, file.path, revision=file.commit), headers=build_hf_headers(library_name="pymtp"),
+    return get_hf_file_metadata(hf_hub_url(file.repo, file.path, revision=file.commit), headers=_headers(file.label),
                                 timeout=constants.HF_HUB_ETAG_TIMEOUT)
 
 
@@ -134,8 +141,8 @@ def _is_like(pattern: re.Pattern[str], value: Any) -> bool:
 
 
 def _is_safe(path: Any) -> bool:
-    """A relative path that stays below its folder, is as long as the system may allow, and can be shown."""
-    if not isinstance(path, str) or "\\" in path or RAW.search(path) or len(path.encode()) > 4096:
+    """A relative path that stays below its folder, is as long as the system may allow, no deeper than people nest, and can be shown."""
+    if not isinstance(path, str) or "\\" in path or RAW.search(path) or len(path.encode()) > 4096 or path.count("/") >= 64:
         return False
     return all(part not in ("", ".", "..") and len(part.encode()) <= 255 for part in path.split("/"))
 
@@ -144,8 +151,33 @@ def _not_the_hub(repo: str, found: str) -> HubError:
     return HubError(f"{repo}: {host()} does not answer as the Hub does: found {printable(found)}")
 
 
+def _endpoint() -> str:
+    """HF_ENDPOINT for people: without the user and password that may be in it, whatever characters they have."""
+    return re.sub(r"^(\w+://)?.*@", r"\1", constants.ENDPOINT, flags=re.S)
+
+
 def host() -> str:
-    return urlsplit(constants.ENDPOINT).netloc
+    return printable(_endpoint().rpartition("//")[2].partition("/")[0], 100)
+
+
+def _headers(what: str) -> dict[str, str]:
+    """Of a request to the Hub, if this machine can make one: the client reads certificates and proxies when it is made. A token that cannot
+    be sent would stand in the client's error, or be blamed on the server."""
+    try:
+        get_session().cookies.jar.set_policy(NO_COOKIES)
+        headers = build_hf_headers(library_name="pymtp")
+    except (HfHubHTTPError, OfflineModeIsEnabled):  # OSErrors too; a token may have to be renewed first
+        raise
+    except OSError as error:
+        raise HubError(f"{error.filename or what + ': no request can be made'}: {error.strerror or error}") from None
+    except UnicodeDecodeError:
+        headers = {"authorization": ""}
+    except (ImportError, ValueError, httpx.InvalidURL) as error:
+        raise HubError(f"{what}: no request can be made: {error}") from None
+    if not AUTHORIZATION.fullmatch(headers.get("authorization", "Bearer -")):
+        source = next((name for name in ("HF_OIDC_RESOURCE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)), constants.HF_TOKEN_PATH)
+        raise HubError(f"{source}: expected a token of printable ASCII characters without spaces")
+    return headers
 
 
 # ---- content ----
@@ -155,12 +187,11 @@ def host() -> str:
 def content(file: RemoteFile, offset: int) -> Iterator[Iterator[bytes]]:
     """The bytes of a file from an offset on. Asks the Hub for the address each time."""
     with _explained(file.label):
-        found = _located(file)
+        found, headers = _located(file), _headers(file.label)
     if found.etag and found.etag != file.checksum:
         raise HubError(f"{file.label}: {host()} contradicts itself: listed with checksum {file.checksum}, offered with {printable(found.etag)}")
     _check_size(file, found.size)
     location = urljoin(constants.ENDPOINT, found.location)
-    headers = build_hf_headers(library_name="pymtp")
     if _origin(location) != _origin(constants.ENDPOINT):
         headers.pop("authorization", None)
     headers["Accept-Encoding"] = "identity"
@@ -187,11 +218,11 @@ def _check_answer(file: RemoteFile, offset: int, response: Any) -> None:
     if response.status_code == 416 or (offset and response.status_code == 200):
         raise Restart
     if response.status_code in (403, 404, 410) and _origin(str(response.url)) != _origin(constants.ENDPOINT):
-        raise Transient(f"{response.url.host} answered {response.status_code}")  # an address that expired
+        raise Transient(f"{printable(response.url.host, 100)} answered {response.status_code}")  # an address that expired
     hf_raise_for_status(response)
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":  # sizes and ranges are those of the file; a small body could unfold into any amount
-        raise HubError(f"{file.label}: expected content without encoding, found Content-Encoding {encoding[:60]!r} from {response.url.host}")
+        raise HubError(f"{file.label}: expected content without encoding, found Content-Encoding {encoding[:60]!r} from {printable(response.url.host, 100)}")
     length = response.headers.get("Content-Length")
     if response.status_code == 206:
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
@@ -219,7 +250,8 @@ def _explained(what: str) -> Iterator[None]:
     except httpx.HTTPError as error:
         raise Transient(f"{_host_of(error)}: {_reason(error)}") from None
     except httpx.InvalidURL as error:
-        raise HubError(f"{what}: HF_ENDPOINT '{constants.ENDPOINT}': {error}") from None
+        reason = "no address" if "@" in constants.ENDPOINT else error  # which may quote a password
+        raise HubError(f"{what}: HF_ENDPOINT '{_endpoint()}': {reason}") from None
     except (ValueError, TypeError, LookupError, AttributeError, ArithmeticError, RecursionError) as error:  # JSON of another form than the Hub's
         raise _not_the_hub(what, f"{type(error).__name__}: {error}") from None
 
@@ -228,7 +260,7 @@ def _refused(what: str, error: HfHubHTTPError) -> Exception:
     status, token = error.response.status_code, "authorization" in build_hf_headers()
     repo = "/".join(what.split("/")[:2])
     if isinstance(error, GatedRepoError):
-        ask = f"{repo}: gated: accept its terms at {constants.ENDPOINT}/{repo}"
+        ask = f"{repo}: gated: accept its terms at {_endpoint()}/{repo}"
         return Unavailable(f"{ask} with the account of your token" if token else f"{ask}, then set HF_TOKEN or run `hf auth login`")
     if isinstance(error, DisabledRepoError):
         return Unavailable(f"{repo}: access is disabled by {host()}")
@@ -247,7 +279,7 @@ def _refused(what: str, error: HfHubHTTPError) -> Exception:
 
 def _host_of(error: Any) -> str:
     try:
-        return str(error.request.url.netloc.decode())
+        return printable(error.request.url.netloc.decode(), 100)
     except (AttributeError, RuntimeError):
         return host()
 

@@ -8,9 +8,10 @@ import fnmatch
 import re
 from typing import Iterable
 
+from .._text import several
 from .types import Unavailable
 
-PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.gguf)", re.I)
+PART = re.compile(r"(.*)-(\d{5})-of-(\d{5})(\.gguf)", re.I | re.S)
 QUANT = re.compile(r"(?<![a-z0-9])((?:UD-)?(?:I?Q\d(?:_[A-Z0-9]+)*|BF16|F16|F32|MXFP4(?:_MOE)?|NVFP4))(?![a-z0-9_])", re.I)
 PREFERRED = ("Q4_K_M", "Q4_0", "UD-Q4_K_XL", "Q5_K_M", "Q6_K", "Q8_0", "BF16", "F16")  # of targets, where none is asked for
 PREFERRED_DRAFTER = ("Q8_0", "F16", "BF16", "Q4_0")  # small anyway; accuracy is acceptance
@@ -54,8 +55,8 @@ def choose(names: Iterable[str], wanted: str | None, where: str, drafter: bool =
     if not groups:
         raise Unavailable(f"{where}: expected GGUF files, found none")
     if not offered:
-        raise Unavailable(f"{where}: expected a {kind}, found only {'models' if drafter else 'drafters'}: {', '.join(g[0] for g in groups[:4])}")
-    raise Unavailable(f"{where}: expected a {kind} {wanted or 'of a usual quantization'}, found {', '.join(offered)}")
+        raise Unavailable(f"{where}: expected a {kind}, found only {'models' if drafter else 'drafters'}: {several([g[0] for g in groups], 4)}")
+    raise Unavailable(f"{where}: expected a {kind} {wanted or 'of a usual quantization'}, found {several(offered)}")
 
 
 def _matching(groups: list[list[str]], wanted: str, drafter: bool) -> list[list[str]]:
