@@ -14,6 +14,7 @@ import contextlib
 import fcntl
 import os
 import pathlib
+import stat
 import threading
 from typing import TYPE_CHECKING, Iterator
 
@@ -53,15 +54,13 @@ def pointer(file: "RemoteFile") -> pathlib.Path:
 
 
 def present(file: "RemoteFile") -> bool:
-    """Whether the blob is here in full. One of another size was cut by something else, and goes."""
-    path = blob(file)
+    """Whether the blob is here in full. One of another size was cut by something else, or the listing lies: it stays until verified
+    content comes in its place."""
     try:
-        if path.stat().st_size == file.size:
-            return True
-        path.unlink()
+        found = os.stat(blob(file))
     except FileNotFoundError:
-        pass
-    return False
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == file.size
 
 
 @contextlib.contextmanager
