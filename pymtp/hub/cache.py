@@ -11,9 +11,12 @@ A name under blobs holds verified content or nothing: pulls write to CHECKSUM.py
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
+import secrets
+import shutil
 import stat
 import threading
 from typing import TYPE_CHECKING, Iterator
@@ -23,6 +26,9 @@ from huggingface_hub.file_download import repo_folder_name
 
 if TYPE_CHECKING:
     from .remote import RemoteFile
+
+
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)  # what a file system without symbolic links says
 
 
 class Stopped(Exception):
@@ -75,30 +81,53 @@ def leaves_nothing(temporary: pathlib.Path) -> Iterator[None]:
         raise
 
 
+def _temporary(folder: pathlib.Path) -> pathlib.Path:
+    """A name for a file that is not finished, of no other process or thread, and short: that of the file may be as long as names may be."""
+    return folder / f".{secrets.token_hex(8)}.incomplete"
+
+
 def write_atomically(path: pathlib.Path, text: str) -> None:
     """The whole text under its name, or the file as it was. Makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
+    temporary = _temporary(path.parent)
     with leaves_nothing(temporary):
         temporary.write_text(text, "utf-8")
         os.replace(temporary, path)
 
 
 def link(file: "RemoteFile") -> pathlib.Path:
-    """Makes the blob appear in its snapshot. Without symbolic links it moves there."""
+    """Makes the blob appear in its snapshot. Without symbolic links it moves there, or is copied where a link from other days needs it."""
     path, target = pointer(file), blob(file)
     if path.exists() and (not target.exists() or path.resolve() == target.resolve()):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.incomplete")
-    try:
-        temporary.symlink_to(os.path.relpath(target, path.parent))
-    except OSError:
-        os.replace(target, path)
-        return path
+    temporary = _temporary(path.parent)
     with leaves_nothing(temporary):
+        try:
+            temporary.symlink_to(os.path.relpath(target, path.parent))
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                error.filename = os.fspath(path)
+                raise
+            if os.path.realpath(target) not in links(folder(file.repo) / "snapshots"):
+                os.replace(target, path)
+                return path
+            shutil.copyfile(target, temporary)
         os.replace(temporary, path)
     return path
+
+
+def links(snapshots: pathlib.Path) -> dict[str, set[str]]:
+    """The symbolic links below a repository's snapshots, by where each leads. A folder that cannot be read is an error: it may have some."""
+    def fail(error: OSError) -> None:
+        raise error
+
+    out: dict[str, set[str]] = {}
+    for place, folders, names in os.walk(snapshots, onerror=fail):
+        for path in (os.path.join(place, name) for name in folders + names):
+            if os.path.islink(path):
+                out.setdefault(os.path.realpath(path), set()).add(path)
+    return out
 
 
 def write_ref(repo: str, commit: str) -> None:
