@@ -133,25 +133,52 @@ def links(snapshots: pathlib.Path) -> dict[str, set[str]]:
 def write_ref(repo: str, commit: str) -> None:
     """Remembers the commit as that of main, for other tools that work offline."""
     path = folder(repo) / "refs" / "main"
-    if path.exists() and path.read_bytes() == commit.encode():
-        return
+    with contextlib.suppress(FileNotFoundError):
+        if read_regular(path, len(commit) + 1) == commit.encode():
+            return
     write_atomically(path, commit)
 
 
+def open_regular(path: pathlib.Path, flags: int) -> int:
+    """os.open of what must be a file. Anything may lie in a folder; opening a FIFO would wait for its other end."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return descriptor
+
+
+def read_regular(path: pathlib.Path, limit: int) -> bytes:
+    """A file's first bytes, at most `limit` of them."""
+    with open(open_regular(path, os.O_RDONLY), "rb") as file:
+        return file.read(limit)
+
+
+def locked(file: "RemoteFile", stop: threading.Event) -> contextlib.AbstractContextManager[None]:
+    """Held by one process at a time while it fetches a blob."""
+    return held(root() / ".locks" / folder(file.repo).name / f"{file.checksum}.lock", stop)
+
+
 @contextlib.contextmanager
-def locked(file: "RemoteFile", stop: threading.Event) -> Iterator[None]:
-    """Held by one process at a time, and given back by the system when it dies. The lock file may be removed by its last holder
-    (other tools do), so what was locked must still be what lies there."""
-    path = root() / ".locks" / folder(file.repo).name / f"{file.checksum}.lock"
+def held(path: pathlib.Path, stop: threading.Event) -> Iterator[None]:
+    """A lock, given back by the system when its holder dies. The file may be removed by its last holder (other tools do), so what was
+    locked must still be what lies there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with open(path, "a") as lock:
-            held = False
-            with contextlib.suppress(BlockingIOError, FileNotFoundError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                held = os.path.samestat(os.fstat(lock.fileno()), os.stat(path))
-            if held:
+        with open(open_regular(path, os.O_RDWR | os.O_CREAT), "rb") as lock:
+            if _take(lock.fileno(), path):
                 yield
                 return
         if stop.wait(0.1):
             raise Stopped
+
+
+def _take(lock: int, path: pathlib.Path) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(lock), os.stat(path))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except OSError as error:  # a file system without locks
+        error.filename = os.fspath(path)
+        raise
