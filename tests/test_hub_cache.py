@@ -363,15 +363,16 @@ def test_a_record_of_a_mebibyte(home):
     assert names() == [("hf.co/a/b", True)]
 
 
-@pytest.mark.parametrize("what", ["lock", "ref", "home lock"])
-def test_a_fifo_in_the_cache(home, server, target, what):
-    """A pull does not wait for somebody to write into it."""
+@pytest.mark.parametrize("kind", ["fifo", "device"])
+@pytest.mark.parametrize("what", ["beginning", "lock", "ref", "home lock"])
+def test_a_fifo_or_device_in_the_cache(home, server, target, what, kind):
+    """A pull does not wait for somebody to write into it, nor read it without end."""
     server.add("user/x", {"x-F32.gguf": target})
     (wanted,) = remote.listing("user/x").files.values()
-    path = {"lock": cache.root() / ".locks" / cache.folder("user/x").name / f"{wanted.checksum}.lock", "ref": cache.folder("user/x") / "refs" / "main",
+    path = {"beginning": cache.partial(wanted), "lock": cache.root() / ".locks" / cache.folder("user/x").name / f"{wanted.checksum}.lock", "ref": cache.folder("user/x") / "refs" / "main",
             "home lock": home / "pymtp" / ".lock"}[what]
     path.parent.mkdir(parents=True)
-    os.mkfifo(path)
+    os.mkfifo(path) if kind == "fifo" else path.symlink_to("/dev/zero")
     with pytest.raises(HubError) as error:
         in_time(hub.pull, "user/x:F32")
     assert str(error.value) == f"{path}: not a regular file"
