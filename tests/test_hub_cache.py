@@ -380,6 +380,16 @@ def test_a_fifo_or_device_in_the_cache(home, server, target, what, kind):
     assert hub.pull("user/x:F32")
 
 
+def test_an_empty_file_whose_blob_is_a_fifo(home, server):
+    """Of the right size, and no file: the blob comes in its place."""
+    server.add("user/data", {"empty": b""})
+    (wanted,) = remote.listing("user/data").files.values()
+    cache.blob(wanted).parent.mkdir(parents=True)
+    os.mkfifo(cache.blob(wanted))
+    in_time(download.fetch, [wanted], Progress())
+    assert cache.blob(wanted).is_file() and cache.pointer(wanted).read_bytes() == b""
+
+
 def test_planning_reads_each_folder_once(home, monkeypatch):
     """However many files a name has."""
     links = put("a/b", 60)
