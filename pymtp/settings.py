@@ -21,6 +21,7 @@ from typing import Any, Callable
 from ._text import shown
 from .errors import FormatError, ReadError
 from .generate import INT32
+from .hub.places import expanded
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -43,6 +44,10 @@ KEYS: dict[str, tuple[str, Callable[[Any], bool]]] = {
 }
 
 
+LIMIT = 1 << 17  # bytes of the file
+DOTS = 100  # on a line
+
+
 def variable(key: str) -> str:
     """The environment variable of a key."""
     return "PYMTP_" + key.upper()
@@ -51,15 +56,28 @@ def variable(key: str) -> str:
 def path() -> pathlib.Path:
     """The configuration file, whether or not there is one."""
     if given := os.environ.get("PYMTP_CONFIG"):
-        return pathlib.Path(given).expanduser()
+        return expanded("PYMTP_CONFIG", given)
     return pathlib.Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "pymtp" / "config.toml"
+
+
+def _text(file: pathlib.Path) -> str:
+    """The file, which may be a pipe. What tomllib would need much memory for is refused: it keeps every prefix of a dotted key."""
+    with open(file, "rb") as opened:
+        raw = opened.read(LIMIT + 1)
+    if len(raw) > LIMIT:
+        raise FormatError(f"{file}: expected at most {LIMIT} bytes, found more")
+    text = raw.decode()
+    for number, line in enumerate(text.split("\n"), 1):
+        if line.count(".") > DOTS and not line.lstrip().startswith("#"):
+            raise FormatError(f"{file}: line {number}: expected at most {DOTS} dots, found {line.count('.')}")
+    return text
 
 
 def load() -> dict[str, Any]:
     """The values in the file. Raises ReadError or FormatError, which name file and key."""
     file = path()
     try:
-        values = tomllib.loads(file.read_bytes().decode())
+        values = tomllib.loads(_text(file))
     except FileNotFoundError:
         if os.environ.get("PYMTP_CONFIG"):
             raise ReadError(f"{file}: no such file (PYMTP_CONFIG)") from None

@@ -1,17 +1,20 @@
 """Configuration file and variables: precedence, errors that name file and key, and documents that say what the commands say."""
 import importlib.util
 import json
+import os
 import pathlib
 import re
 import shlex
+import tracemalloc
 
 import click
 import pytest
 from test_cli import pymtp_cli, refused
 
-from pymtp import settings
+from pymtp import hub, settings
 from pymtp.cli import cli
-from pymtp.errors import FormatError, ReadError
+from pymtp.errors import ArgumentError, FormatError, ReadError
+from pymtp.hub import places
 
 ROOT = pathlib.Path(__file__).resolve().parent.parent
 
@@ -53,6 +56,11 @@ def test_values(config):
     ("context = " + "9" * 10_000, ["4300 digits"]),
     ('kv = "' + "x" * 10_000 + '"', ["kv: expected", "xxx..."]),
     ("threads = 1\nthreads = 2", ["Cannot overwrite a value"]),
+    (".".join(["a"] * 8000) + " = 1", ["line 1: expected at most 100 dots, found 7999"]),
+    ("# " + "." * 200 + "\nthreads = 1\nkv = {" + "a." * 200 + "a = 1}", ["line 3: expected at most 100 dots, found 200"]),
+    ("threads = 1\n\"\u2028\"" + ".a" * 150 + " = 1", ["line 2: expected at most 100 dots, found 150"]),
+    ("x" * 200_000, ["expected at most 131072 bytes, found more"]),
+    ('kv = "a.b.c.d.e.f.g.h"', ["kv: expected", "'a.b.c.d.e.f.g.h'"]),
 ])
 def test_wrong_values_name_file_and_key(config, text, words):
     path = config(text)
@@ -73,6 +81,50 @@ def test_places(tmp_path, monkeypatch):
     monkeypatch.setenv("PYMTP_CONFIG", str(tmp_path / "none.toml"))
     with pytest.raises(ReadError, match="none.toml: no such file"):
         settings.load()
+
+
+def test_dots_in_comments(config):
+    config("# " + "." * 500 + "\nthreads = 3  # e.g. on a machine of 4 ... see docs/SPEED.md\ntemperature = 0.5\n")
+    assert settings.load() == {"threads": 3, "temperature": 0.5}
+
+
+def test_a_file_that_is_a_pipe(monkeypatch):
+    """As a shell's <(...) is."""
+    read, write = os.pipe()
+    with open(read), open(write, "w") as out:
+        out.write("threads = 5")
+        out.close()
+        monkeypatch.setenv("PYMTP_CONFIG", f"/dev/fd/{read}")
+        assert settings.load() == {"threads": 5}
+
+
+def test_dotted_keys_take_little_memory(config):
+    """Each prefix of a dotted key is kept while the file is read: many parts would take a quarter of a gigabyte."""
+    config((".".join(["a"] * 8000) + " = 1\n") * 4)
+    tracemalloc.start()
+    with pytest.raises(FormatError):
+        settings.load()
+    peak = tracemalloc.get_traced_memory()[1]
+    tracemalloc.stop()
+    assert peak < 10 << 20
+
+
+@pytest.mark.parametrize("name, ask", [("PYMTP_CONFIG", settings.load), ("PYMTP_HOME", hub.installed), ("PYMTP_CATALOGUE", hub.catalogue)])
+def test_a_home_of_nobody(monkeypatch, name, ask):
+    monkeypatch.setenv(name, "~no.such.user/x")
+    with pytest.raises(ArgumentError) as error:
+        ask()
+    assert str(error.value) == f"{name}: expected a path, found '~no.such.user/x', a home that is not known"
+    monkeypatch.setenv(name, "~\x1b[2J/x")
+    with pytest.raises(ArgumentError, match=r"found '~\\x1b\[2J/x'"):
+        ask()
+
+
+@pytest.mark.parametrize("name, place", [("PYMTP_CONFIG", settings.path), ("PYMTP_HOME", places.home), ("PYMTP_CATALOGUE", places.user_catalogue)])
+def test_a_home_of_mine(monkeypatch, tmp_path, name, place):
+    monkeypatch.setenv("HOME", str(tmp_path))
+    monkeypatch.setenv(name, "~/x/~y")
+    assert place() == tmp_path / "x" / "~y"
 
 
 def test_malformed_utf8(config):

@@ -11,9 +11,13 @@ A name under blobs holds verified content or nothing: pulls write to CHECKSUM.py
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import os
 import pathlib
+import secrets
+import shutil
+import stat
 import threading
 from typing import TYPE_CHECKING, Iterator
 
@@ -22,6 +26,9 @@ from huggingface_hub.file_download import repo_folder_name
 
 if TYPE_CHECKING:
     from .remote import RemoteFile
+
+
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)  # what a file system without symbolic links says
 
 
 class Stopped(Exception):
@@ -53,15 +60,13 @@ def pointer(file: "RemoteFile") -> pathlib.Path:
 
 
 def present(file: "RemoteFile") -> bool:
-    """Whether the blob is here in full. One of another size was cut by something else, and goes."""
-    path = blob(file)
+    """Whether the blob is here in full. One of another size was cut by something else, or the listing lies: it stays until verified
+    content comes in its place."""
     try:
-        if path.stat().st_size == file.size:
-            return True
-        path.unlink()
+        found = os.stat(blob(file))
     except FileNotFoundError:
-        pass
-    return False
+        return False
+    return stat.S_ISREG(found.st_mode) and found.st_size == file.size
 
 
 @contextlib.contextmanager
@@ -76,54 +81,104 @@ def leaves_nothing(temporary: pathlib.Path) -> Iterator[None]:
         raise
 
 
+def _temporary(folder: pathlib.Path) -> pathlib.Path:
+    """A name for a file that is not finished, of no other process or thread, and short: that of the file may be as long as names may be."""
+    return folder / f".{secrets.token_hex(8)}.incomplete"
+
+
 def write_atomically(path: pathlib.Path, text: str) -> None:
     """The whole text under its name, or the file as it was. Makes the folder."""
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.incomplete")
+    temporary = _temporary(path.parent)
     with leaves_nothing(temporary):
         temporary.write_text(text, "utf-8")
         os.replace(temporary, path)
 
 
 def link(file: "RemoteFile") -> pathlib.Path:
-    """Makes the blob appear in its snapshot. Without symbolic links it moves there."""
+    """Makes the blob appear in its snapshot. Without symbolic links it moves there, or is copied where a link from other days needs it."""
     path, target = pointer(file), blob(file)
     if path.exists() and (not target.exists() or path.resolve() == target.resolve()):
         return path
     path.parent.mkdir(parents=True, exist_ok=True)
-    temporary = path.with_name(f"{path.name}.{os.getpid()}.{threading.get_ident()}.incomplete")
-    try:
-        temporary.symlink_to(os.path.relpath(target, path.parent))
-    except OSError:
-        os.replace(target, path)
-        return path
+    temporary = _temporary(path.parent)
     with leaves_nothing(temporary):
+        try:
+            temporary.symlink_to(os.path.relpath(target, path.parent))
+        except OSError as error:
+            if error.errno not in NO_LINKS:
+                error.filename = os.fspath(path)
+                raise
+            if os.path.realpath(target) not in links(folder(file.repo) / "snapshots"):
+                os.replace(target, path)
+                return path
+            shutil.copyfile(target, temporary)
         os.replace(temporary, path)
     return path
+
+
+def links(snapshots: pathlib.Path) -> dict[str, set[str]]:
+    """The symbolic links below a repository's snapshots, by where each leads. A folder that cannot be read is an error: it may have some."""
+    def fail(error: OSError) -> None:
+        raise error
+
+    out: dict[str, set[str]] = {}
+    for place, folders, names in os.walk(snapshots, onerror=fail):
+        for path in (os.path.join(place, name) for name in folders + names):
+            if os.path.islink(path):
+                out.setdefault(os.path.realpath(path), set()).add(path)
+    return out
 
 
 def write_ref(repo: str, commit: str) -> None:
     """Remembers the commit as that of main, for other tools that work offline."""
     path = folder(repo) / "refs" / "main"
-    if path.exists() and path.read_bytes() == commit.encode():
-        return
+    with contextlib.suppress(FileNotFoundError):
+        if read_regular(path, len(commit) + 1) == commit.encode():
+            return
     write_atomically(path, commit)
 
 
+def open_regular(path: pathlib.Path, flags: int) -> int:
+    """os.open of what must be a file. Anything may lie in a folder; opening a FIFO would wait for its other end."""
+    descriptor = os.open(path, flags | os.O_NONBLOCK | os.O_CLOEXEC, 0o666)
+    if not stat.S_ISREG(os.fstat(descriptor).st_mode):
+        os.close(descriptor)
+        raise OSError(errno.EINVAL, "not a regular file", os.fspath(path))
+    return descriptor
+
+
+def read_regular(path: pathlib.Path, limit: int) -> bytes:
+    """A file's first bytes, at most `limit` of them."""
+    with open(open_regular(path, os.O_RDONLY), "rb") as file:
+        return file.read(limit)
+
+
+def locked(file: "RemoteFile", stop: threading.Event) -> contextlib.AbstractContextManager[None]:
+    """Held by one process at a time while it fetches a blob."""
+    return held(root() / ".locks" / folder(file.repo).name / f"{file.checksum}.lock", stop)
+
+
 @contextlib.contextmanager
-def locked(file: "RemoteFile", stop: threading.Event) -> Iterator[None]:
-    """Held by one process at a time, and given back by the system when it dies. The lock file may be removed by its last holder
-    (other tools do), so what was locked must still be what lies there."""
-    path = root() / ".locks" / folder(file.repo).name / f"{file.checksum}.lock"
+def held(path: pathlib.Path, stop: threading.Event) -> Iterator[None]:
+    """A lock, given back by the system when its holder dies. The file may be removed by its last holder (other tools do), so what was
+    locked must still be what lies there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with open(path, "a") as lock:
-            held = False
-            with contextlib.suppress(BlockingIOError, FileNotFoundError):
-                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-                held = os.path.samestat(os.fstat(lock.fileno()), os.stat(path))
-            if held:
+        with open(open_regular(path, os.O_RDWR | os.O_CREAT), "rb") as lock:
+            if _take(lock.fileno(), path):
                 yield
                 return
         if stop.wait(0.1):
             raise Stopped
+
+
+def _take(lock: int, path: pathlib.Path) -> bool:
+    try:
+        fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        return os.path.samestat(os.fstat(lock), os.stat(path))
+    except (BlockingIOError, FileNotFoundError):
+        return False
+    except OSError as error:  # a file system without locks
+        error.filename = os.fspath(path)
+        raise

@@ -6,7 +6,8 @@ import fnmatch
 import pathlib
 
 from .._text import several
-from . import cache
+from ..errors import FormatError, ReadError
+from . import cache, pairs
 from .download import fetch
 from .places import converted_drafters
 from .progress import Progress
@@ -29,7 +30,7 @@ def converted(listing: Listing, mix: str, progress: Progress) -> pathlib.Path:
     """The GGUF file of a drafter's checkpoint."""
     path = converted_drafters() / f"{listing.repo.replace('/', '--')}-{listing.commit[:12]}-{mix}.gguf"
     fetch([listing.files[name] for name in files_of(listing)], progress)
-    if not path.exists():
+    if not path.exists() or _is_damaged(path):
         from ..convert import plan
 
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -38,3 +39,12 @@ def converted(listing: Listing, mix: str, progress: Progress) -> pathlib.Path:
             conversion.write(path, overwrite=True, progress=lambda entry, n: progress.advance(path.name, n))
             progress.end(path.name)
     return path
+
+
+def _is_damaged(path: pathlib.Path) -> bool:
+    """What converting again may repair."""
+    try:
+        pairs.is_target(path)
+    except (FormatError, ReadError):
+        return True
+    return False

@@ -115,7 +115,7 @@ class Beginning:
 
     def __init__(self, file: RemoteFile, path: pathlib.Path, progress: Progress, stop: threading.Event):
         self.file, self.progress, self.stop = file, progress, stop
-        self.out = open(path, "a+b", buffering=0)
+        self.out = open(cache.open_regular(path, os.O_RDWR | os.O_CREAT | os.O_APPEND), "a+b", buffering=0)
 
     def __enter__(self) -> "Beginning":
         return self

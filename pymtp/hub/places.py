@@ -8,14 +8,25 @@ from __future__ import annotations
 import os
 import pathlib
 
+from .._text import shown
+from ..errors import ArgumentError
+
 
 def _base(variable: str, default: str) -> pathlib.Path:
     return pathlib.Path(os.environ.get(variable) or os.path.expanduser(default)) / "pymtp"
 
 
+def expanded(variable: str, given: str) -> pathlib.Path:
+    """The path that a variable gives. "~" is a home, or the error that there is none: never a folder of that name."""
+    path = os.path.expanduser(given)
+    if path.startswith("~"):
+        raise ArgumentError(f"{variable}: expected a path, found {shown(given)}, a home that is not known")
+    return pathlib.Path(path)
+
+
 def home() -> pathlib.Path:
     given = os.environ.get("PYMTP_HOME")
-    return pathlib.Path(given).expanduser() if given else _base("XDG_DATA_HOME", "~/.local/share")
+    return expanded("PYMTP_HOME", given) if given else _base("XDG_DATA_HOME", "~/.local/share")
 
 
 def converted_drafters() -> pathlib.Path:
@@ -24,4 +35,4 @@ def converted_drafters() -> pathlib.Path:
 
 def user_catalogue() -> pathlib.Path:
     given = os.environ.get("PYMTP_CATALOGUE")
-    return pathlib.Path(given).expanduser() if given else _base("XDG_CONFIG_HOME", "~/.config") / "catalogue.json"
+    return expanded("PYMTP_CATALOGUE", given) if given else _base("XDG_CONFIG_HOME", "~/.config") / "catalogue.json"

@@ -2,16 +2,19 @@
 name stands for; a record's modification time is when the model was last used."""
 from __future__ import annotations
 
+import contextlib
+import hashlib
 import json
 import os
 import pathlib
+import threading
 import time
 from dataclasses import asdict
 from typing import Any
 from urllib.parse import quote
 
 from .._text import RAW
-from ..errors import HubError
+from ..errors import ArgumentError, HubError
 from . import cache
 from .places import converted_drafters, home
 from .types import Entry, Removal, Resolved
@@ -22,16 +25,33 @@ def _folder() -> pathlib.Path:
 
 
 def _path(name: str) -> pathlib.Path:
-    return _folder() / (quote(name, safe="") + ".json")
+    """Encoded, a name may be longer than that of a file: then a hash stands for its end. "+" is in no encoded name."""
+    quoted = quote(name, safe="")
+    if len(quoted) > 240:
+        quoted = f"{quoted[:160]}+{hashlib.sha256(name.encode()).hexdigest()}"
+    return _folder() / (quoted + ".json")
+
+
+def locked() -> contextlib.AbstractContextManager[None]:
+    """Held while a record is written, and while records decide what is deleted."""
+    return cache.held(home() / ".lock", threading.Event())
 
 
 # ---- records ----
 
+LIMIT = 1 << 20  # bytes of a record: thousands of files
+
 
 def record(resolved: Resolved, drafter_sources: list[str]) -> None:
     """Remembers a pulled pair. drafter_sources: files of the cache that a converted drafter came from."""
-    values = asdict(resolved) | {"pulled": time.time(), "drafter_sources": drafter_sources}
-    cache.write_atomically(_path(resolved.name), json.dumps(values, indent=1))
+    text = json.dumps(asdict(resolved) | {"pulled": time.time(), "drafter_sources": drafter_sources}, indent=1)
+    if len(text.encode()) > LIMIT:
+        raise HubError(f"{resolved.name}: expected a record of at most {LIMIT} bytes, found {len(text.encode())}")
+    with locked():
+        gone = next((f for f in resolved.files if not os.path.exists(f)), None)
+        if gone:
+            raise HubError(f"{gone}: removed while {resolved.name} was pulled: pull it again")
+        cache.write_atomically(_path(resolved.name), text)
 
 
 def _is_text(value: Any) -> bool:
@@ -59,7 +79,10 @@ def _load(path: pathlib.Path) -> dict[str, Any] | None:
     """A record, with its last use; None for a damaged one, which counts as absent: pulling writes it again. Every field is checked
     here and nowhere else."""
     try:
-        values = json.loads(path.read_text("utf-8"))
+        text = cache.read_regular(path, LIMIT + 1)
+        if len(text) > LIMIT:
+            return None
+        values = json.loads(text.decode())
         used = path.stat().st_mtime
     except (OSError, ValueError, RecursionError):
         return None
@@ -105,6 +128,8 @@ def plan_removal(name: str) -> Removal:
     from .known import load
     from .reference import parse
 
+    if not isinstance(name, str):
+        raise ArgumentError(f"name: expected a reference, found {type(name).__name__}")
     records = {values["name"]: values for values in _all()}
     if name not in records:
         canonical = parse(name, load()).name
@@ -113,14 +138,22 @@ def plan_removal(name: str) -> Removal:
         name = canonical
     own = records.pop(name)
     others = {f for values in records.values() for f in values["files"] + values["drafter_sources"]}
-    mine = list(dict.fromkeys(own["files"] + own["drafter_sources"]))
+    mine = _named(own)
     for file in mine:
         if not _is_ours(file):
             raise HubError(f"{_path(name)}: files: expected paths below {cache.root()} or {converted_drafters()}, found {file}: nothing removed")
     links = [f for f in mine if f not in others and os.path.lexists(f)]
-    blobs = [str(blob) for blob in _unshared_blobs(links)]
-    size = sum(os.stat(f).st_size for f in [*blobs, *(f for f in links if not os.path.islink(f))])
+    try:
+        blobs = [str(blob) for blob in _unshared_blobs(links)]
+        size = sum(os.stat(f).st_size for f in [*blobs, *(f for f in links if not os.path.islink(f))])
+    except OSError as error:
+        raise HubError(f"{error.filename}: {error.strerror}") from None
     return Removal(name, links + blobs, size, [f for f in mine if f in others], str(_path(name)))
+
+
+def _named(values: dict[str, Any]) -> list[str]:
+    """The files that a record names."""
+    return list(dict.fromkeys(values["files"] + values["drafter_sources"]))
 
 
 def _is_ours(path: str) -> bool:
@@ -132,28 +165,43 @@ def _is_ours(path: str) -> bool:
 def _unshared_blobs(links: list[str]) -> list[pathlib.Path]:
     """The blobs that only these links refer to."""
     going, out = set(links), {}
+    users: dict[pathlib.Path, dict[str, set[str]]] = {}  # of each repository, what leads to each of its files
     for link in links:
         snapshots = next((p for p in pathlib.Path(link).parents if p.name == "snapshots"), None)
         blob = pathlib.Path(os.path.realpath(link))
         if not os.path.islink(link) or snapshots is None or blob.parent != pathlib.Path(os.path.realpath(snapshots.parent / "blobs")):
             continue
-        users = {str(p) for p in snapshots.rglob("*") if p.is_symlink() and os.path.realpath(p) == str(blob)}
-        if blob.exists() and users <= going and _is_ours(str(blob)):
+        if snapshots not in users:
+            users[snapshots] = cache.links(snapshots)
+        if blob.exists() and users[snapshots].get(str(blob), set()) <= going and _is_ours(str(blob)):
             out[blob] = None
     return list(out)
 
 
 def execute(plan: Removal) -> None:
-    """Deletes: the record first, so that an interruption leaves files without a name and never a name without files."""
-    pathlib.Path(plan.record).unlink(missing_ok=True)
+    """Deletes what was planned and may go still: others may have pulled since."""
+    try:
+        with locked():
+            _execute(plan)
+    except OSError as error:
+        raise HubError(f"{error.filename or plan.record}: {error.strerror}") from None
+
+
+def _execute(plan: Removal) -> None:
+    """The record first, so that an interruption leaves files without a name and never a name without files."""
+    own = next((values for values in _all() if values["name"] == plan.name), None)
+    if own is None:
+        return
+    planned = {*plan.files, *plan.kept}
+    if any(f not in planned and os.path.lexists(f) for f in _named(own)):
+        raise HubError(f"{plan.name}: pulled again meanwhile: nothing removed")
+    still = set(plan_removal(plan.name).files)
+    os.unlink(_path(plan.name))
     for file in plan.files:
-        try:
-            os.unlink(file)
-        except FileNotFoundError:
-            continue
-        except OSError as error:
-            raise HubError(f"{file}: {error.strerror}") from None
-        _prune(pathlib.Path(file).parent)
+        if file in still:
+            with contextlib.suppress(FileNotFoundError):
+                os.unlink(file)
+                _prune(pathlib.Path(file).parent)
 
 
 def _prune(folder: pathlib.Path) -> None:
