@@ -12,11 +12,12 @@ import weakref
 from dataclasses import dataclass
 from typing import Any
 
+from ._arguments import INT32, integer
 from ._lib import Call, Handle, ffi, lib, new_struct, path_bytes, text
 from ._text import shown
 from .chat import Style
 from .errors import ArgumentError, FormatError, MismatchError, ReadError, UnsupportedError
-from .generate import INT32, Defaults, _integer
+from .generate import Defaults
 from .gguf_file import File
 from .tokenizer import Tokenizer
 
@@ -126,9 +127,9 @@ def make_options(drafter: Any, threads: int | None, context: int | None, kv: str
     if not isinstance(kv, str) or kv not in KV_TYPES:
         raise ArgumentError(f"kv: expected one of {', '.join(KV_TYPES)}, found {shown(kv)}")
     options = new_struct("pymtp_model_options")
-    options.threads = 0 if threads is None else _integer("threads", threads, 1, INT32)
-    options.context = 0 if context is None else _integer("context", context, 1, 2**62)
-    options.chunk = 0 if chunk is None else _integer("chunk", chunk, 1, INT32)
+    options.threads = 0 if threads is None else integer("threads", threads, 1, INT32)
+    options.context = 0 if context is None else integer("context", context, 1, 2**62)
+    options.chunk = 0 if chunk is None else integer("chunk", chunk, 1, INT32)
     options.kv = KV_TYPES[kv]
     path = ffi.new("char[]", path_bytes(drafter)) if drafter is not None else ffi.NULL
     options.drafter = path

@@ -15,10 +15,10 @@ from typing import TYPE_CHECKING, Any, Callable, Sequence
 
 import numpy as np
 
+from ._arguments import INT32, integer, items
 from ._core import Counters
 from ._lib import Call, lib, new_struct, text
 from .errors import ContextError, OutOfMemoryError
-from .generate import INT32, _integer, _items
 
 if TYPE_CHECKING:
     from .model import Model
@@ -65,7 +65,7 @@ class Machine:
 def measure(threads: int | None = None) -> Machine:
     """Measures the machine with that many threads, default one per core. Takes about half a second and 512 MiB for a moment."""
     raw, call = new_struct("pymtp_machine"), Call()
-    call.check(lib.pymtp_measure(0 if threads is None else _integer("threads", threads, 1, INT32), raw, call.err))
+    call.check(lib.pymtp_measure(0 if threads is None else integer("threads", threads, 1, INT32), raw, call.err))
     values = {name: getattr(raw, name) for name in Machine.__dataclass_fields__}
     return Machine(**{**values, "cpu": text(raw.cpu)})
 
@@ -114,12 +114,12 @@ class Settings:
 
     def __post_init__(self) -> None:
         for name, low in (("reps", 1), ("prompt", 1), ("tokens", 0), ("pairs", 1)):
-            _integer(name, getattr(self, name), low, INT32)
-        for n in _items("contexts", self.contexts):  # what does not fit a model is skipped
-            _integer("contexts", n, 0, 2**64 - 1)
-        for n in _items("rows", self.rows, 1):
-            _integer("rows", n, 1, 2**62)
-        _items("only", self.only)
+            integer(name, getattr(self, name), low, INT32)
+        for n in items("contexts", self.contexts):  # what does not fit a model is skipped
+            integer("contexts", n, 0, 2**64 - 1)
+        for n in items("rows", self.rows, 1):
+            integer("rows", n, 1, 2**62)
+        items("only", self.only)
 
     def quick(self) -> "Settings":
         """The same in less time: an orientation."""

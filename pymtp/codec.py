@@ -12,10 +12,10 @@ from typing import Any
 
 import numpy as np
 
+from ._arguments import integer
 from ._lib import Call, empty, ffi, lib, text
 from ._text import shown
 from .errors import ArgumentError, UnsupportedError
-from .generate import _integer
 
 
 def types() -> list[str]:
@@ -54,7 +54,7 @@ def block_values(type: str | int) -> int:
 
 def row_bytes(type: str | int, columns: int) -> int:
     """Bytes of a row of so many values. ArgumentError when columns is no multiple of block_values(type)."""
-    number, columns = type_number(type), _integer("columns", columns, 1, 2**62)
+    number, columns = type_number(type), integer("columns", columns, 1, 2**62)
     values = lib.pymtp_type_block_values(number)
     if columns % values:
         raise ArgumentError(f"columns: expected a multiple of {values} for {type_name(number)}, found {shown(columns)}")

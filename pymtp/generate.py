@@ -7,15 +7,14 @@ from typing import TYPE_CHECKING, Any, Literal, Mapping, Sequence, TypedDict
 
 import numpy as np
 
+from ._arguments import INT32, flag, integer, number
 from ._lib import ffi, lib, new_struct, pointer, text, text_bytes, token_array
-from ._text import shown
 from .errors import ArgumentError, Error, from_code
 
 if TYPE_CHECKING:
     FinishReason = Literal["stop", "length", "context", "cancelled", "tool_calls", "error"]
 
 FINISH: tuple[Any, ...] = (None, "stop", "length", "context", "cancelled", "error")
-INT32 = 2**31 - 1
 
 
 class Options(TypedDict, total=False):
@@ -128,41 +127,6 @@ class Completion:
 # ---- options ----------------------------------------------------------------------------------------------------------
 
 
-def _integer(name: str, value: Any, low: int, high: int) -> int:
-    try:
-        number = value.__index__()
-    except (AttributeError, TypeError):
-        raise ArgumentError(f"{name}: expected an integer, found {shown(value)}") from None
-    if not low <= number <= high:
-        raise ArgumentError(f"{name}: expected {low}..{high}, found {shown(number)}")
-    return number
-
-
-def _number(name: str, value: Any) -> float:
-    try:
-        return float(value)
-    except (TypeError, ValueError, OverflowError, RecursionError):
-        raise ArgumentError(f"{name}: expected a number, found {shown(value)}") from None
-
-
-def _flag(name: str, value: Any) -> bool:
-    try:
-        return bool(value)
-    except (TypeError, ValueError):  # arrays are neither true nor false
-        raise ArgumentError(f"{name}: expected True or False, found {shown(value)}") from None
-
-
-def _items(name: str, values: Any, least: int = 0) -> list[Any]:
-    """The items of a sequence, at least so many."""
-    try:
-        items = list(values)
-    except TypeError:
-        raise ArgumentError(f"{name}: expected a sequence, found {shown(values)}") from None
-    if len(items) < least:
-        raise ArgumentError(f"{name}: expected at least {least}, found {len(items)}")
-    return items
-
-
 @dataclass
 class Params:
     """A filled pymtp_params and what it points to."""
@@ -192,16 +156,16 @@ def make_params(defaults: Defaults, options: Mapping[str, Any]) -> Params:
     raw.temperature, raw.top_k, raw.top_p = defaults.temperature, defaults.top_k, defaults.top_p
     for name in FLOATS:
         if name in given:
-            setattr(raw, name, _number(name, given[name]))
-    raw.max_tokens = _integer("max_tokens", given["max_tokens"], 0, INT32) if "max_tokens" in given else -1
+            setattr(raw, name, number(name, given[name]))
+    raw.max_tokens = integer("max_tokens", given["max_tokens"], 0, INT32) if "max_tokens" in given else -1
     if "top_k" in given:
-        raw.top_k = _integer("top_k", given["top_k"], 0, INT32)
-    raw.seed = _integer("seed", given["seed"], 0, 2**64 - 1) if "seed" in given else secrets.randbits(63)
-    raw.logprobs = _integer("logprobs", given["logprobs"], 0, 20) if "logprobs" in given else -1
+        raw.top_k = integer("top_k", given["top_k"], 0, INT32)
+    raw.seed = integer("seed", given["seed"], 0, 2**64 - 1) if "seed" in given else secrets.randbits(63)
+    raw.logprobs = integer("logprobs", given["logprobs"], 0, 20) if "logprobs" in given else -1
     draft = given.get("draft", "auto")
     raw.draft = lib.PYMTP_DRAFT_AUTO if isinstance(draft, str) and draft == "auto" else \
-        _integer("draft", draft, 0, lib.PYMTP_MAX_DRAFT)
-    raw.ignore_eos = _flag("ignore_eos", given.get("ignore_eos", False))
+        integer("draft", draft, 0, lib.PYMTP_MAX_DRAFT)
+    raw.ignore_eos = flag("ignore_eos", given.get("ignore_eos", False))
     raw.snapshot_at = given.get("_snapshot_at", -1)
     _set_bias(raw, keep, given.get("logit_bias"))
     _set_stop(raw, keep, given.get("stop"))
@@ -221,7 +185,7 @@ def _set_bias(raw: Any, keep: list[Any], bias: Any) -> None:
         return
     ids = token_array(list(bias), "logit_bias")
     with np.errstate(over="ignore"):
-        values = np.array([_number("logit_bias", v) for v in bias.values()], np.float32)
+        values = np.array([number("logit_bias", v) for v in bias.values()], np.float32)
     keep += [ids, values]
     raw.bias_ids, raw.bias_values, raw.n_bias = pointer(ids), pointer(values), ids.size
 

@@ -6,10 +6,10 @@ import os
 from dataclasses import dataclass
 from typing import Any, Iterator
 
+from ._arguments import integer
 from ._lib import Call, Handle, ffi, lib, new_struct, path_bytes, text, text_bytes
 from ._text import shown
 from .errors import ArgumentError, FormatError
-from .generate import _integer
 
 
 @dataclass(frozen=True)
@@ -45,7 +45,7 @@ class File:
 
     def value_json(self, key: str, max_items: int = 8) -> str | None:
         """A value as JSON text, of arrays at most max_items items and "..."; None when there is no such key."""
-        raw, cap, max_items = text_bytes(key, "key"), 256, _integer("max_items", max_items, 0, 2**63)
+        raw, cap, max_items = text_bytes(key, "key"), 256, integer("max_items", max_items, 0, 2**63)
         while True:
             out = ffi.new("char[]", cap)
             with self._handle as ptr:
@@ -97,7 +97,7 @@ class File:
 
     def read(self, index: int, offset: int, out: Any) -> None:
         """Fills `out`, a writable buffer, with the bytes of tensor `index` (its place in tensors()) from `offset` on."""
-        call, at = Call(), [_integer(name, n, 0, 2**64 - 1) for name, n in (("index", index), ("offset", offset))]
+        call, at = Call(), [integer(name, n, 0, 2**64 - 1) for name, n in (("index", index), ("offset", offset))]
         try:
             buffer = ffi.from_buffer(out, require_writable=True)
         except (TypeError, ValueError, BufferError) as error:

@@ -25,10 +25,10 @@ from typing import Any, BinaryIO, Callable, Iterable, Iterator, Mapping, Sequenc
 
 from gguf import GGML_QUANT_SIZES, GGMLQuantizationType
 
+from ._arguments import integer
 from ._lib import path_bytes
 from ._text import shown
 from .errors import ArgumentError, WriteError
-from .generate import _integer
 
 SLICE_BYTES = 64 << 20  # most bytes of a chunk, by agreement: what producers of tensor data cut their work into
 ALIGNMENT = 32          # unless general.alignment says otherwise
@@ -79,7 +79,7 @@ def row_bytes(type: str, cols: int) -> int:
     """Bytes of a row of `cols` values of a type ("Q4_K", ...)."""
     if not isinstance(type, str) or type not in GGMLQuantizationType.__members__:
         raise ArgumentError(f"type: expected a type of GGUF tensors, found {shown(type)}")
-    cols = _integer("cols", cols, 0, 2**63 - 1)
+    cols = integer("cols", cols, 0, 2**63 - 1)
     values, size = GGML_QUANT_SIZES[GGMLQuantizationType[type]]
     if cols % values:
         raise ArgumentError(f"{type}: rows hold a multiple of {values} values, found {cols}")

@@ -12,10 +12,10 @@ from typing import TYPE_CHECKING, Callable, Mapping, Sequence
 
 import numpy as np
 
+from ._arguments import items
 from ._lib import Call, empty, ffi, lib, new_struct, text, token_array
 from ._text import shown
 from .errors import ArgumentError, FormatError, StateError
-from .generate import _items
 from .gguf_file import File, Tensor
 from .gguf_write import Entry, encode, write
 
@@ -121,7 +121,7 @@ def pieces(model: "Model", texts: Sequence[str], tokens: int) -> list[list[int]]
         raise ArgumentError(f"tokens: expected at least 2, found {tokens}")
     bos = model.tokenize("", bos=True)
     step, out = tokens - len(bos), []
-    for each in _items("texts", texts):
+    for each in items("texts", texts):
         ids = model.tokenize(each)
         out += [bos + ids[i:i + step] for i in range(0, len(ids), step)]
     return [ids for ids in out if len(ids) > 1]
@@ -136,7 +136,7 @@ def collect(model: "Model", prompts: Sequence[Sequence[int]], progress: Callable
     try:
         nll, n = 0.0, 0
         with model.session() as session:
-            for ids in map(token_array, _items("prompts", prompts)):
+            for ids in map(token_array, items("prompts", prompts)):
                 session.rewind(0)
                 for first in range(0, len(ids), ROWS):
                     part = ids[first:first + ROWS]

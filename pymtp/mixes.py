@@ -13,9 +13,9 @@ from typing import Any, Sequence
 from gguf import LlamaFileType
 
 from . import codec
+from ._arguments import items
 from ._text import shown
 from .errors import ArgumentError, Error
-from .generate import _items
 from .gguf_file import Tensor
 
 FLOATS = ("F32", "F16", "BF16")
@@ -151,7 +151,7 @@ def types_of(name: str, tensors: Sequence[Tensor], overrides: Sequence[tuple[str
     names = {t.name for t in tensors}
     layers = 1 + max((layer_of(t.name) or 0 for t in tensors), default=0)
     out = [choose(MIXES[name], t, names, layers) for t in tensors]
-    for pattern, kind in map(_pair, _items("overrides", overrides)):
+    for pattern, kind in map(_pair, items("overrides", overrides)):
         matching = [i for i, t in enumerate(tensors) if fnmatch.fnmatchcase(t.name, pattern)]
         if not matching:
             raise ArgumentError(f"--tensor {pattern}={kind}: no tensor has such a name")

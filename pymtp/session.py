@@ -7,11 +7,12 @@ from typing import TYPE_CHECKING, Any, Literal, Sequence
 
 import numpy as np
 
+from ._arguments import INT32, integer, items
 from ._core import Core
 from ._lib import Call, Handle, empty, ffi, lib, new_struct, pointer, token_array
 from ._text import shown
 from .errors import ArgumentError, StateError
-from .generate import INT32, Chunk, Completion, Request, Stats, _integer, _items, make_params, read_chunk
+from .generate import Chunk, Completion, Request, Stats, make_params, read_chunk
 
 if TYPE_CHECKING:
     from typing_extensions import Unpack
@@ -148,10 +149,10 @@ class Session:
 
     def _drafts(self, n: int) -> int:
         """The length of a chain, before there are arrays of it."""
-        return _integer("n", n, 0, self._core.info.context)
+        return integer("n", n, 0, self._core.info.context)
 
     def _draft(self, n: int, pending: int, logits: np.ndarray | None = None, hidden: np.ndarray | None = None) -> list[int]:
-        n, pending = self._drafts(n), _integer("pending", pending, 0, INT32)
+        n, pending = self._drafts(n), integer("pending", pending, 0, INT32)
         ids, call = empty((n,), np.int32), Call()
         with self._lock:
             call.check(lib.pymtp_session_draft(self._p, n, pending, pointer(ids), ffi.NULL if logits is None else pointer(logits),
@@ -165,7 +166,7 @@ class Session:
         tokens from the nearest snapshot (stats.replayed)."""
         call = Call()
         with self._lock:
-            call.check(lib.pymtp_session_rewind(self._p, _integer("length", length, 0, 2**62), call.err))
+            call.check(lib.pymtp_session_rewind(self._p, integer("length", length, 0, 2**62), call.err))
             self._moved()
 
     def sync(self, ids: Sequence[int] | np.ndarray) -> int:
@@ -249,7 +250,7 @@ def step(sessions: Sequence[Session]) -> list[Chunk]:
     Each session must have a running request (Session.start). A failure of one session is in its chunk (`error`,
     finish_reason "error"); a failure of all is raised. What a session gives does not depend on its company.
     """
-    sessions = _items("sessions", sessions)
+    sessions = items("sessions", sessions)
     if not all(isinstance(s, Session) for s in sessions):
         raise ArgumentError("sessions: expected Session objects")
     call = Call()

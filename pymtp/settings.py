@@ -18,9 +18,9 @@ import pathlib
 import sys
 from typing import Any, Callable
 
+from ._arguments import INT32
 from ._text import shown
 from .errors import FormatError, ReadError
-from .generate import INT32
 from .hub.places import expanded
 
 if sys.version_info >= (3, 11):

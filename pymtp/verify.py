@@ -5,9 +5,9 @@ from __future__ import annotations
 import statistics
 from typing import TYPE_CHECKING, Any, Callable, Sequence
 
+from ._arguments import items
 from .bench import SAMPLINGS, WORKLOADS
 from .errors import StateError
-from .generate import _items
 
 if TYPE_CHECKING:
     from .generate import Completion
@@ -22,7 +22,7 @@ def verify(model: "Model", tokens: int = 48, depths: Sequence[int | str] = DEPTH
     the last depth's speed by that without drafts; runs, one for each prompt and way of sampling, with one entry a depth."""
     if not model.info.drafter_layers:
         raise StateError("the model is open without a drafter: there are no drafts to compare with")
-    depths = _items("depths", depths, 1)
+    depths = items("depths", depths, 1)
     _generate(model, "prose", "greedy", tokens, depths[-1], seed)  # touches memory, and shows automatic depth what passes cost
     runs = []
     for workload in WORKLOADS:

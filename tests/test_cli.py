@@ -173,6 +173,13 @@ def test_broken_pipe(target):
     assert child.wait(60) == 1 and b"Traceback" not in child.stderr.read()
 
 
+def test_memory_that_python_lacks():
+    """In a command as in any part of it: one line."""
+    code = "import click, pymtp.cli as cli; cli.run_command(click.Command('c', callback=lambda: bytearray(2**62)), 'c', [])"
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True)
+    assert (done.returncode, done.stderr) == (1, "pymtp: out of memory\n")
+
+
 @pytest.mark.parametrize("error, shown", [
     ("x\x1b]0;owned\x07: expected\n a\x9bb\udcff", "x\\x1b]0;owned\\x07: expected a\\x9bb\\udcff"),
     ("model\u202efugg.exe\u202c: \u2066a\u2069", "model\\u202efugg.exe\\u202c: \\u2066a\\u2069"),  # what turns text around

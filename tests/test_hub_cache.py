@@ -13,8 +13,8 @@ import pytest
 
 from hub_server import HubServer, noise
 from model_files import rewrite
-from pymtp import ArgumentError, Error, HubError, convert, hub
-from pymtp.hub import cache, converted, download, records, remote
+from pymtp import ArgumentError, HubError, convert, hub
+from pymtp.hub import cache, download, records, remote
 from pymtp.hub.progress import Progress
 
 

@@ -86,3 +86,5 @@ def run_command(command: click.Command, name: str, args: list[str] | None = None
         sys.exit(1)
     except OSError as error:
         fail(str(error), 1)
+    except MemoryError:  # Python's own
+        fail("out of memory", 1)

@@ -63,7 +63,7 @@ def show_known(name: str, as_json: bool) -> bool:
 
 
 def show_file(file: str, pair: "Resolved | None", items: int, as_json: bool) -> None:
-    from ..generate import INT32
+    from .._arguments import INT32
     from ..gguf_file import File
 
     with File(file) as opened:
