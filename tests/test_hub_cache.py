@@ -403,6 +403,26 @@ def test_planning_reads_each_folder_once(home, monkeypatch):
     assert not list(cache.root().rglob("x-*")) and not list(cache.root().rglob("blobs/*"))
 
 
+def test_a_folder_of_links_that_cannot_be_read(home, monkeypatch):
+    """It may have a link to the blob: nothing is planned. One that is gone has none."""
+    (link,) = put("a/b", 1)
+    write_record("hf.co/a/b", [link])
+    other, scandir, number = link.parent.parent / ("1" * 40), os.scandir, [errno.EACCES]
+    other.mkdir()
+
+    def refuse(path="."):
+        if os.fspath(path) == str(other):
+            raise OSError(number[0], os.strerror(number[0]), str(path))
+        return scandir(path)
+
+    monkeypatch.setattr(os, "scandir", refuse)
+    with pytest.raises(HubError) as error:
+        hub.remove("hf.co/a/b")
+    assert str(error.value) == f"{other}: Permission denied"
+    number[0] = errno.ENOENT
+    assert len(hub.remove("hf.co/a/b").files) == 2
+
+
 def test_a_link_into_another_repository(home):
     """The blob there is that repository's: it stays."""
     (theirs,) = put("c/d", 1)

@@ -120,7 +120,8 @@ def link(file: "RemoteFile") -> pathlib.Path:
 def links(snapshots: pathlib.Path) -> dict[str, set[str]]:
     """The symbolic links below a repository's snapshots, by where each leads. A folder that cannot be read is an error: it may have some."""
     def fail(error: OSError) -> None:
-        raise error
+        if not isinstance(error, FileNotFoundError):  # removed meanwhile, with its links
+            raise error
 
     out: dict[str, set[str]] = {}
     for place, folders, names in os.walk(snapshots, onerror=fail):

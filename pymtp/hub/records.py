@@ -45,8 +45,8 @@ LIMIT = 1 << 20  # bytes of a record: thousands of files
 def record(resolved: Resolved, drafter_sources: list[str]) -> None:
     """Remembers a pulled pair. drafter_sources: files of the cache that a converted drafter came from."""
     text = json.dumps(asdict(resolved) | {"pulled": time.time(), "drafter_sources": drafter_sources}, indent=1)
-    if len(text.encode()) > LIMIT:
-        raise HubError(f"{resolved.name}: expected a record of at most {LIMIT} bytes, found {len(text.encode())}")
+    if len(text) > LIMIT:
+        raise HubError(f"{resolved.name}: expected a record of at most {LIMIT} bytes, found {len(text)}")
     with locked():
         gone = next((f for f in resolved.files if not os.path.exists(f)), None)
         if gone:
