@@ -11,7 +11,6 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from ..errors import ArgumentError
 from .types import Entry, Removal, Resolved
 
 DEMO = "demo"  # the small pair inside the package
@@ -37,8 +36,6 @@ def is_name(reference: str) -> bool:
     from .known import load
     from .reference import is_name
 
-    if not isinstance(reference, str):
-        raise ArgumentError(f"model: expected a reference, found {type(reference).__name__}")
     return is_name(reference, load())
 
 
