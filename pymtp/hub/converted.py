@@ -22,7 +22,8 @@ def files_of(listing: Listing) -> list[str]:
     """What conversion reads, at the repository's root."""
     found = [name for name in listing.files if any(fnmatch.fnmatchcase(name, p) for p in PATTERNS) and "/" not in name]
     if not any(name.endswith(".safetensors") for name in found) or "config.json" not in listing.files:
-        raise Unavailable(f"{listing.repo}: expected a checkpoint (config.json and *.safetensors), found {several(list(listing.files)) or 'no files'}")
+        names = several(list(listing.files)) or "no files"
+        raise Unavailable(f"{listing.repo}: expected a checkpoint (config.json and *.safetensors), found {names}")
     return found
 
 

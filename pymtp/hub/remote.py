@@ -222,7 +222,8 @@ def _check_answer(file: RemoteFile, offset: int, response: Any) -> None:
     hf_raise_for_status(response)
     encoding = response.headers.get("Content-Encoding", "identity")
     if encoding.lower() != "identity":  # sizes and ranges are those of the file; a small body could unfold into any amount
-        raise HubError(f"{file.label}: expected content without encoding, found Content-Encoding {encoding[:60]!r} from {printable(response.url.host, 100)}")
+        raise HubError(f"{file.label}: expected content without encoding, found Content-Encoding {encoding[:60]!r} "
+                       f"from {printable(response.url.host, 100)}")
     length = response.headers.get("Content-Length")
     if response.status_code == 206:
         span = re.fullmatch(r"bytes (\d+)-\d+/(\d+|\*)", response.headers.get("Content-Range", ""))
