@@ -21,7 +21,7 @@ from typing import Any, Callable
 from ._arguments import INT32
 from ._text import shown
 from .errors import FormatError, ReadError
-from .hub.places import expanded
+from .hub.places import base, expanded
 
 if sys.version_info >= (3, 11):
     import tomllib
@@ -57,7 +57,7 @@ def path() -> pathlib.Path:
     """The configuration file, whether or not there is one."""
     if given := os.environ.get("PYMTP_CONFIG"):
         return expanded("PYMTP_CONFIG", given)
-    return pathlib.Path(os.environ.get("XDG_CONFIG_HOME") or os.path.expanduser("~/.config")) / "pymtp" / "config.toml"
+    return base("XDG_CONFIG_HOME", "~/.config") / "config.toml"
 
 
 def _text(file: pathlib.Path) -> str:

@@ -18,13 +18,14 @@ import sys
 import termios
 import threading
 import time
+import types
 import unicodedata
 
 import pytest
 
 import huggingface_hub
 from hub_server import PIECE, HubServer, noise
-from pymtp import Error, HubError, Model, hub
+from pymtp import Error, HubError, Model, ResourceError, hub
 from pymtp.hub import cache, converted, download, remote
 from pymtp.hub.progress import Progress
 
@@ -453,6 +454,29 @@ def test_mirror_that_lies_about_the_size(home, server, size):
     server.offer = {"data.bin": (wanted[0].checksum, size)}
     with pytest.raises(HubError, match=f"listed with {size} bytes, offered with 50000"):
         download.fetch(wanted, Progress())
+
+
+@pytest.mark.parametrize("allowed", [0, 1])
+def test_threads_that_are_refused(home, server, monkeypatch, allowed):
+    """One alone fetches everything; none is an error."""
+    wanted = files(server, "user/x", {f"{i}.bin": noise(1000 + i) for i in range(5)})
+    starts = []
+
+    class Thread(threading.Thread):
+        def start(self):
+            starts.append(self)
+            if len(starts) > allowed:
+                raise RuntimeError("can't start new thread")
+            super().start()
+
+    monkeypatch.setattr(download, "threading", types.SimpleNamespace(Thread=Thread, Event=threading.Event))  # the server has its own
+    if not allowed:
+        with pytest.raises(ResourceError, match="no thread could be started: can't start new thread"):
+            download.fetch(wanted, Progress())
+        return
+    download.fetch(wanted, Progress())
+    assert len(starts) == 2 and {f.checksum for f in wanted} <= set(blobs())
+    assert_sound()
 
 
 @pytest.mark.parametrize("encoding", ["gzip", "gzip, gzip, gzip", "br"])

@@ -83,6 +83,18 @@ def test_places(tmp_path, monkeypatch):
         settings.load()
 
 
+def test_no_home(tmp_path, monkeypatch):
+    """A user that the system does not know: nothing is found, least of all in a folder called ~."""
+    for name in ("PYMTP_CONFIG", "XDG_CONFIG_HOME", "PYMTP_HOME", "XDG_DATA_HOME", "PYMTP_CATALOGUE"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "~" / ".config" / "pymtp").mkdir(parents=True)
+    (tmp_path / "~" / ".config" / "pymtp" / "config.toml").write_text("threads = 7")
+    assert settings.load() == {}
+    assert all(path.is_absolute() for path in (settings.path(), places.home(), places.user_catalogue()))
+
+
 def test_dots_in_comments(config):
     config("# " + "." * 500 + "\nthreads = 3  # e.g. on a machine of 4 ... see docs/SPEED.md\ntemperature = 0.5\n")
     assert settings.load() == {"threads": 3, "temperature": 0.5}

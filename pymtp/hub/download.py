@@ -12,7 +12,7 @@ import shutil
 import threading
 from typing import Iterable
 
-from ..errors import HubError
+from ..errors import HubError, ResourceError
 from . import cache, remote
 from .cache import Stopped
 from .progress import Progress
@@ -46,9 +46,15 @@ def fetch(files: Iterable[RemoteFile], progress: Progress) -> None:
     threads = [threading.Thread(target=work, daemon=True) for _ in range(min(PARALLEL, len(files)))]
     try:
         for thread in threads:
-            thread.start()
+            try:
+                thread.start()
+            except RuntimeError as error:
+                if thread is threads[0]:  # one alone fetches everything
+                    raise ResourceError(f"no thread could be started: {error}") from None
+                break
         for thread in threads:
-            thread.join()
+            if thread.ident:
+                thread.join()
     finally:
         stop.set()
     if failures:

@@ -12,8 +12,13 @@ from .._text import shown
 from ..errors import ArgumentError
 
 
-def _base(variable: str, default: str) -> pathlib.Path:
-    return pathlib.Path(os.environ.get(variable) or os.path.expanduser(default)) / "pymtp"
+NO_HOME = "/nonexistent"  # what Debian calls the home of users that have none
+
+
+def base(variable: str, default: str) -> pathlib.Path:
+    """pymtp's folder below that of a kind of file."""
+    given = os.environ.get(variable) or os.path.expanduser(default)
+    return pathlib.Path(NO_HOME if given.startswith("~") else given) / "pymtp"
 
 
 def expanded(variable: str, given: str) -> pathlib.Path:
@@ -26,7 +31,7 @@ def expanded(variable: str, given: str) -> pathlib.Path:
 
 def home() -> pathlib.Path:
     given = os.environ.get("PYMTP_HOME")
-    return expanded("PYMTP_HOME", given) if given else _base("XDG_DATA_HOME", "~/.local/share")
+    return expanded("PYMTP_HOME", given) if given else base("XDG_DATA_HOME", "~/.local/share")
 
 
 def converted_drafters() -> pathlib.Path:
@@ -35,4 +40,4 @@ def converted_drafters() -> pathlib.Path:
 
 def user_catalogue() -> pathlib.Path:
     given = os.environ.get("PYMTP_CATALOGUE")
-    return expanded("PYMTP_CATALOGUE", given) if given else _base("XDG_CONFIG_HOME", "~/.config") / "catalogue.json"
+    return expanded("PYMTP_CATALOGUE", given) if given else base("XDG_CONFIG_HOME", "~/.config") / "catalogue.json"
