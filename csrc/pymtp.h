@@ -223,7 +223,7 @@ typedef struct pymtp_counters {
     uint64_t experts;                  /* experts whose weights were read: distinct ones of a layer and pass */
 } pymtp_counters;
 
-/* What a model would hold, in bytes, and what there is. Weights are counted as the files store them. Address space for a whole context is
+/* What a model would hold, in bytes, and what there is. Weights are counted as they lie in memory. Address space for a whole context is
  * reserved when a session is made, memory is taken as positions fill: so a session of n positions holds n * kv_bytes_per_position +
  * kv_bytes_fixed, and up to two snapshots. */
 typedef struct pymtp_memory {
@@ -269,7 +269,7 @@ PYMTP_API int64_t pymtp_session_tokens(const pymtp_session *s, int32_t *out, siz
  * with this call, as with rewind, sync and restore; not when its arguments are refused. */
 PYMTP_API pymtp_status pymtp_session_forward(pymtp_session *s, const int32_t *ids, size_t n, int32_t want, float *logits,
                                              float *hidden, pymtp_error *err);
-/* n chained greedy drafts after the pending token `pending` (chosen, not in the cache). out_ids: (n); logits:
+/* n chained greedy drafts, at most the context, after the pending token `pending` (chosen, not in the cache). out_ids: (n); logits:
  * (n, vocab) or NULL, ids outside the chosen clusters at min(chosen) - 1; hidden: (n, drafter_width) or NULL, the rows
  * that the drafter's head multiplies. Changes nothing in the session. Needs a drafter and the hidden row of position
  * length - 1 (kept by the last forward; PYMTP_E_STATE after a rewind). */

@@ -14,9 +14,11 @@ from typing import BinaryIO, Callable, Iterator, Sequence
 import numpy as np
 
 from . import codec
-from .errors import ArgumentError, MismatchError, WriteError
+from ._lib import empty
+from ._text import shown
+from .errors import ArgumentError, MismatchError, UnsupportedError, WriteError
 from .gguf_file import File, Tensor, values_by_key
-from .gguf_write import SLICE_BYTES
+from .gguf_write import LONGEST_ROW, SLICE_BYTES
 from .model import Model
 
 PLAIN = {"I8": np.int8, "I16": np.int16, "I32": np.int32, "I64": np.int64, "F64": np.float64}
@@ -63,9 +65,9 @@ class Predictions:
 
 # ---- keys ----
 
-def compare_keys(a: File, b: File) -> list[KeyDifference]:
-    """FormatError where a key is no UTF-8: its value cannot be asked for."""
-    values_a, values_b = values_by_key(a, "a"), values_by_key(b, "b")
+def compare_keys(a: File, b: File, names: tuple[str, str] = ("a", "b")) -> list[KeyDifference]:
+    """FormatError, which names the file by names, where a key is no UTF-8: its value cannot be asked for."""
+    values_a, values_b = values_by_key(a, names[0]), values_by_key(b, names[1])
     return [KeyDifference(k, a.value_json(k, 3), b.value_json(k, 3)) for k in values_a | values_b if values_a.get(k) != values_b.get(k)]
 
 
@@ -114,9 +116,11 @@ def _values(file: File, index: int, t: Tensor) -> Iterator[np.ndarray]:
     """A tensor's values in slices of whole rows: float64."""
     rows = math.prod(t.dims[1:])
     each = t.bytes // rows
+    if t.dims[0] > LONGEST_ROW:
+        raise UnsupportedError(f"tensor {shown(t.name)}: expected rows of at most {LONGEST_ROW} values, found {t.dims[0]}")
     step = max(1, SLICE_VALUES // t.dims[0])
     for first in range(0, rows, step):
-        raw = np.empty(min(step, rows - first) * each, np.uint8)
+        raw = empty((min(step, rows - first) * each,), np.uint8)
         file.read(index, first * each, raw)
         values = raw.view(PLAIN[t.type]) if t.type in PLAIN else codec.decode(t.type, raw)
         yield values.reshape(-1).astype(np.float64)

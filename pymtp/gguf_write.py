@@ -32,7 +32,8 @@ from .errors import ArgumentError, WriteError
 
 SLICE_BYTES = 64 << 20  # most bytes of a chunk, by agreement: what producers of tensor data cut their work into
 ALIGNMENT = 32          # unless general.alignment says otherwise
-MOST_COLUMNS = SLICE_BYTES // 8  # of rows that are decoded and encoded: a slice has at least one. Those of Gemma 4 have up to 262144
+SLICE_VALUES = SLICE_BYTES // 8  # decoded and encoded at once: as read, as float32 and as written about SLICE_BYTES
+LONGEST_ROW = SLICE_VALUES       # a slice has at least one row; those of Gemma 4 have up to 262144 values
 PART_NAME = 32          # characters of a file's name in its hidden one, whose length has a limit as well
 MAX_ALIGNMENT = 1 << 20  # every tensor may be padded by so much
 NUMBERS = {"u8": (0, "B"), "i8": (1, "b"), "u16": (2, "H"), "i16": (3, "h"), "u32": (4, "I"), "i32": (5, "i"), "f32": (6, "f"),

@@ -16,11 +16,8 @@ from . import codec, imatrix, mixes
 from ._lib import empty
 from .errors import ArgumentError, Error, FormatError, UnsupportedError
 from .gguf_file import File, Tensor, values_by_key
-from .gguf_write import MOST_COLUMNS, SLICE_BYTES, Entry, alignment_of, encode, file_bytes, row_bytes, write
+from .gguf_write import LONGEST_ROW, SLICE_BYTES, SLICE_VALUES, Entry, alignment_of, encode, file_bytes, row_bytes, write
 from .hub.pairs import parts
-
-SLICE_VALUES = SLICE_BYTES // 8  # values decoded at once: with what they are read from and written as, about SLICE_BYTES
-
 
 @dataclass(frozen=True)
 class Change:
@@ -89,7 +86,7 @@ def plan(source: str | os.PathLike[str], mix: str, overrides: Sequence[tuple[str
             _check(source, c)
         if importance and not any(c.importance for c in changes):
             raise ArgumentError(f"{importance.path}: has none of the tensors of {os.fspath(source)}")
-        sources = parts(source) + ([importance.path] if importance else [])
+        sources = parts(os.fsdecode(source)) + ([os.fsdecode(importance.path)] if importance else [])
         return Plan(file, sources, new_keys(file, source, mix, importance), changes, threads)
     except BaseException:
         file.close()
@@ -99,8 +96,8 @@ def plan(source: str | os.PathLike[str], mix: str, overrides: Sequence[tuple[str
 def _check(source: object, c: Change) -> None:
     if not c.tensor.bytes:
         raise UnsupportedError(f"{source}: tensor '{c.tensor.name}': type {c.tensor.type} has no known size, so it cannot be copied")
-    if c.type != c.tensor.type and c.tensor.dims[0] > MOST_COLUMNS:
-        raise UnsupportedError(f"{source}: tensor '{c.tensor.name}': expected rows of at most {MOST_COLUMNS} values, found {c.tensor.dims[0]}")
+    if c.type != c.tensor.type and c.tensor.dims[0] > LONGEST_ROW:
+        raise UnsupportedError(f"{source}: tensor '{c.tensor.name}': expected rows of at most {LONGEST_ROW} values, found {c.tensor.dims[0]}")
     if "\ufffd" in c.tensor.name:
         raise FormatError(f"{source}: tensor '{c.tensor.name}': its name is no UTF-8")
 

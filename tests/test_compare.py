@@ -14,8 +14,10 @@ import pymtp
 from gguf_build import F64, I32, Builder
 from model_files import rewrite, tensors
 from pymtp import compare
-from pymtp.errors import ArgumentError, FormatError, MismatchError, WriteError
+from pymtp.errors import ArgumentError, FormatError, MismatchError, UnsupportedError, WriteError
 from pymtp.gguf_file import File
+from pymtp.gguf_write import LONGEST_ROW
+from test_cli import pymtp_cli, refused
 
 TEXT = "import os\n\nclass Reader:\n    def __init__(self, path):\n        self.path = path\n\n    def read(self):\n        return open(self.path).read()\n"
 
@@ -96,6 +98,20 @@ def test_keys_that_are_no_text(tmp_path, names):
     with File(long) as a, pytest.raises(FormatError, match="is no UTF-8") as caught:
         compare.compare_keys(a, a)
     assert str(caught.value).isprintable() and len(str(caught.value)) < 200
+
+
+def test_the_command_names_the_file(tmp_path):
+    bad = Builder().kv(b"k\xff", "u32", 1).write(tmp_path / "bad.gguf")
+    good = Builder().kv("k", "u32", 1).write(tmp_path / "good.gguf")
+    refused(pymtp_cli("quantize", "compare", good, bad), 1, f"{bad}: key", "is no UTF-8")
+
+
+def test_rows_too_long_for_memory(tmp_path):
+    paths = [Builder().tensor("a", [LONGEST_ROW + 32, 1], kind, b"").write(tmp_path / f"{kind}.gguf") for kind in (0, 8)]
+    for path in paths:
+        os.truncate(path, path.stat().st_size + 4 * (LONGEST_ROW + 32))
+    with File(paths[0]) as a, File(paths[1]) as b, pytest.raises(UnsupportedError, match=f"tensor 'a': expected rows of at most {LONGEST_ROW} values"):
+        compare.compare_tensors(a, b)
 
 
 def test_odd_tensors(tmp_path):

@@ -94,7 +94,7 @@ def test_a_name_as_long_as_names_may_be(home, server, target):
     assert names() == [("hf.co/user/x:F16", True), ("hf.co/user/x:F32", True)] and os.path.samefile(got.target, long.target)
 
 
-@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS])
+@pytest.mark.parametrize("number", [errno.EPERM, errno.EOPNOTSUPP, errno.ENOSYS, errno.EPROTO, errno.EROFS, errno.EINVAL])
 def test_a_system_without_links(home, server, monkeypatch, number):
     """Content lies in the snapshot itself, is found there, and goes with its name."""
     no_links(monkeypatch, number)
@@ -197,7 +197,8 @@ def test_a_removal_twice(home, server, target):
     plans[0].execute()
     got = hub.pull("user/x:F32")
     plans[1].execute()  # of the same files: as good as planned now
-    plans[1].execute()
+    with pytest.raises(HubError, match="^hf.co/user/x:F32: removed meanwhile$"):
+        plans[1].execute()
     assert names() == [] and not os.path.lexists(got.target)
 
 
@@ -463,6 +464,35 @@ def test_a_lock_that_is_replaced_while_waiting(wanted, monkeypatch):
         with pytest.raises(BlockingIOError):
             flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
     assert len(calls) == 2
+
+
+@pytest.mark.parametrize("number", [errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP])
+def test_a_system_without_locks(home, server, target, monkeypatch, number):
+    """A pull goes on without, as a conversion does."""
+    def refuse(*_):
+        raise OSError(number, os.strerror(number))
+
+    monkeypatch.setattr(fcntl, "flock", refuse)
+    server.add("user/x", {"x-F32.gguf": target})
+    assert pathlib.Path(hub.pull("user/x:F32").target).read_bytes() == target
+    hub.remove("user/x:F32").execute()
+    assert names() == []
+
+
+def test_a_lock_of_another_user(wanted, monkeypatch):
+    """It may be read and not written: one holder at a time all the same."""
+    path, plain = cache.root() / ".locks" / cache.folder(wanted.repo).name / f"{wanted.checksum}.lock", os.open
+    path.parent.mkdir(parents=True)
+    path.touch()
+
+    def refuse(name, flags, *rest, **options):
+        if os.fspath(name) == os.fspath(path) and flags & os.O_RDWR:
+            raise PermissionError(errno.EACCES, "Permission denied", name)
+        return plain(name, flags, *rest, **options)
+
+    monkeypatch.setattr(os, "open", refuse)
+    with cache.locked(wanted, threading.Event()), open(path, "rb") as other, pytest.raises(BlockingIOError):
+        fcntl.flock(other, fcntl.LOCK_EX | fcntl.LOCK_NB)
 
 
 def test_stopped_while_waiting_for_a_lock(wanted):

@@ -25,6 +25,7 @@ import pytest
 
 import huggingface_hub
 from hub_server import PIECE, HubServer, noise
+import pymtp
 from pymtp import Error, HubError, Model, ResourceError, hub
 from pymtp.hub import cache, converted, download, remote
 from pymtp.hub.progress import Progress
@@ -650,6 +651,36 @@ def test_token_stays_with_the_hub(home, server, small, monkeypatch, other):
     assert {r["authorization"] for r in server.asked("hub", "user/private")} == {"Bearer hf_secret"}
     assert len(server.asked("content", "data.bin")) == 2 and len(server.asked("content", "note.txt")) == 1
     assert {r["authorization"] for r in server.asked("content")} == {None}
+
+
+@pytest.mark.parametrize("address", ["http://x:99999/a", "http://x:abc/a", "http://[x/a", "http://\x7f/a"])
+def test_addresses_that_are_none(home, server, address):
+    """Where a mirror says that content lies."""
+    (wanted,) = files(server, "user/data", {"data.bin": noise(50_000)})
+    server.content_url = address
+    with pytest.raises(HubError) as error:
+        download.fetch([wanted], Progress())
+    assert "user/data" in str(error.value) and "\n" not in str(error.value)
+
+
+def test_an_identity_that_is_not_there(home, server, small, monkeypatch):
+    monkeypatch.setenv("HF_OIDC_RESOURCE", "x")
+    with pytest.raises(HubError, match="^user/small-GGUF: no request can be made: "):
+        hub.pull("user/small-GGUF:F32")
+
+
+@pytest.mark.parametrize("variable", ["PYMTP_HOME", "HF_HOME"])
+def test_no_home_to_put_a_model_in(home, server, small, monkeypatch, variable):
+    """Said before anything is fetched."""
+    if variable == "PYMTP_HOME":
+        for name in ("PYMTP_HOME", "XDG_DATA_HOME"):
+            monkeypatch.delenv(name, raising=False)
+        monkeypatch.setattr(os.path, "expanduser", lambda path: path)
+    else:
+        monkeypatch.setattr(huggingface_hub.constants, "HF_HUB_CACHE", "~/.cache/huggingface/hub")
+    with pytest.raises(pymtp.Error, match=f"^{variable}: expected a path, found '?~"):
+        hub.pull("user/small-GGUF:F32")
+    assert not server.requests
 
 
 def test_origins():

@@ -67,6 +67,8 @@ def test_parts_of_a_set(data, tmp_path, unchanged):
         gguf_write.write(path, {**(keys if not part else {}), **split},
                          [Entry(t.name, t.tensor_type.name, [int(n) for n in t.shape], lambda t=t: [bytes(t.data)]) for t in infos[part::2]])
     unchanged(*paths)
+    with quantize.plan(os.fsencode(paths[0]), "Q8_0") as plan, pytest.raises(pymtp.ArgumentError, match=SAME):
+        plan.write(os.fsencode(paths[1]), overwrite=True)
     for source in paths:
         for target in paths:
             refused(pymtp_cli("quantize", "requantize", source, target, "Q8_0", "--force"), 1, target.name, SAME)

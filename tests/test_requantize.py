@@ -186,7 +186,7 @@ def test_split_sources(data, tmp_path):
 
 def test_rows_too_long_for_memory(tmp_path):
     """A slice holds at least a row. One that is only copied may be of any length."""
-    columns = gguf_write.MOST_COLUMNS + 32
+    columns = gguf_write.LONGEST_ROW + 32
     path = Builder().kv("general.architecture", "str", "gemma4").tensor("blk.0.attn_q.weight", [columns, 1], 0, b"").write(tmp_path / "long.gguf")
     os.truncate(path, path.stat().st_size + 4 * columns)
     with pytest.raises(UnsupportedError, match=rf"long.gguf: tensor 'blk.0.attn_q.weight': expected rows of at most {columns - 32} values, found {columns}"):

@@ -92,7 +92,9 @@ def test_no_home(tmp_path, monkeypatch):
     (tmp_path / "~" / ".config" / "pymtp").mkdir(parents=True)
     (tmp_path / "~" / ".config" / "pymtp" / "config.toml").write_text("threads = 7")
     assert settings.load() == {}
-    assert all(path.is_absolute() for path in (settings.path(), places.home(), places.user_catalogue()))
+    assert settings.path().is_absolute() and places.user_catalogue().is_absolute()
+    with pytest.raises(ArgumentError, match="^PYMTP_HOME: expected a path, found '~/.local/share/pymtp', a home that is not known$"):
+        places.home()
 
 
 def test_dots_in_comments(config):

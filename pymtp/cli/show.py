@@ -130,7 +130,7 @@ def needed(file: "File", path: str, drafter: str | None, tensors: list["Tensor"]
     from ..errors import Error
     from ..memory import estimate
 
-    if file.value("general.architecture") != "gemma4":
+    if file.string("general.architecture") != "gemma4":
         return {"weights": sum(t.bytes for t in tensors)}
     try:
         e = estimate(path, drafter)

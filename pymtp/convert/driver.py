@@ -15,12 +15,9 @@ from gguf import GGML_QUANT_VERSION
 from .. import codec, mixes
 from ..errors import Error, UnsupportedError
 from ..gguf_file import Tensor
-from ..gguf_write import MOST_COLUMNS, SLICE_BYTES, Entry, encode, file_bytes, write
+from ..gguf_write import LONGEST_ROW, SLICE_VALUES, Entry, encode, file_bytes, write
 from .source import Source
 from .tensors import ORDERING, Planned
-
-SLICE_VALUES = SLICE_BYTES // 8  # values encoded at once: as read, as float32 and as written, about SLICE_BYTES
-
 
 class Plan:
     """An open checkpoint and the file it becomes. Close it, or leave its `with` block."""
@@ -30,8 +27,8 @@ class Plan:
         described = [Tensor(t.name, self.type_of(t), list(reversed(t.dims)), 0) for t in source.tensors]
         self.types = mixes.types_of(mix, described, overrides)
         for t in source.tensors:
-            if t.dims[-1] > MOST_COLUMNS:
-                raise UnsupportedError(f"tensor '{t.source}': expected rows of at most {MOST_COLUMNS} values, found {t.dims[-1]}")
+            if t.dims[-1] > LONGEST_ROW:
+                raise UnsupportedError(f"tensor '{t.source}': expected rows of at most {LONGEST_ROW} values, found {t.dims[-1]}")
         self.keys = {key: encode(kind, value) for key, kind, value in source.keys}
         self.keys["general.quantization_version"] = encode("u32", GGML_QUANT_VERSION)
         self.keys["general.file_type"] = encode("u32", mixes.file_type(mix))

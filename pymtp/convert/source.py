@@ -23,6 +23,8 @@ class Source:
         path = pathlib.Path(os.fsdecode(path_bytes(folder)))
         try:
             self.files = [str(p) for p in path.iterdir() if p.suffix.lower() != ".gguf"]
+        except PermissionError:  # to enter a folder is enough
+            self.files = []
         except OSError:
             raise ReadError(f"{path}: expected the folder of a checkpoint") from None
         self.shape = read_shape(path)

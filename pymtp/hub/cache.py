@@ -24,11 +24,15 @@ from typing import TYPE_CHECKING, Iterator
 from huggingface_hub import constants
 from huggingface_hub.file_download import repo_folder_name
 
+from ..errors import HubError
+
 if TYPE_CHECKING:
     from .remote import RemoteFile
 
 
-NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS)  # what a file system without symbolic links says
+# What file systems say that have no symbolic links (those of virtual machines say many things), and those that have no locks.
+NO_LINKS = (errno.EPERM, errno.EOPNOTSUPP, errno.ENOTSUP, errno.ENOSYS, errno.EPROTO, errno.EROFS, errno.EINVAL)
+NO_LOCKS = (errno.ENOSYS, errno.ENOLCK, errno.EOPNOTSUPP, errno.ENOTSUP)
 
 
 class Stopped(Exception):
@@ -36,6 +40,8 @@ class Stopped(Exception):
 
 
 def root() -> pathlib.Path:
+    if constants.HF_HUB_CACHE.startswith("~"):
+        raise HubError(f"HF_HOME: expected a path, found {constants.HF_HUB_CACHE}: the user has no home")
     return pathlib.Path(constants.HF_HUB_CACHE)
 
 
@@ -162,11 +168,15 @@ def locked(file: "RemoteFile", stop: threading.Event) -> contextlib.AbstractCont
 
 @contextlib.contextmanager
 def held(path: pathlib.Path, stop: threading.Event) -> Iterator[None]:
-    """A lock, given back by the system when its holder dies. The file may be removed by its last holder (other tools do), so what was
-    locked must still be what lies there."""
+    """A lock, given back by the system when its holder dies; without one where the file system has none. The file may be removed by its
+    last holder (other tools do), so what was locked must still be what lies there."""
     path.parent.mkdir(parents=True, exist_ok=True)
     while True:
-        with open(open_regular(path, os.O_RDWR | os.O_CREAT), "rb") as lock:
+        try:
+            opened = open_regular(path, os.O_RDWR | os.O_CREAT)
+        except PermissionError:  # another user's; to read is enough but on NFS
+            opened = open_regular(path, os.O_RDONLY)
+        with open(opened, "rb") as lock:
             if _take(lock.fileno(), path):
                 yield
                 return
@@ -180,6 +190,8 @@ def _take(lock: int, path: pathlib.Path) -> bool:
         return os.path.samestat(os.fstat(lock), os.stat(path))
     except (BlockingIOError, FileNotFoundError):
         return False
-    except OSError as error:  # a file system without locks
+    except OSError as error:
+        if error.errno in NO_LOCKS:
+            return True
         error.filename = os.fspath(path)
         raise

@@ -23,7 +23,7 @@ import re
 from dataclasses import dataclass, field
 from typing import Any
 
-from .._text import RAW, printable, several
+from .._text import RAW, as_json, printable, several
 from ..errors import FormatError, HubError, ReadError
 from .places import user_catalogue
 
@@ -113,7 +113,7 @@ class _Fields:
         self.left = dict(value)
 
     def error(self, expected: str, found: Any, key: str = "") -> FormatError:
-        return FormatError(f"{self.path}: {self.where}{key and f', {key}'}: expected {expected}, found {json.dumps(found)[:80]}")
+        return FormatError(f"{self.path}: {self.where}{key and f', {key}'}: expected {expected}, found {as_json(found)}")
 
     def take(self, key: str, expected: str, fits: Any, default: Any = None) -> Any:
         value = self.left.pop(key, default)

@@ -12,12 +12,12 @@ from .._text import shown
 from ..errors import ArgumentError
 
 
-NO_HOME = "/nonexistent"  # what Debian calls the home of users that have none
+NO_HOME = "/nonexistent"  # what Debian calls the home of users that have none: nothing is found there
 
 
 def base(variable: str, default: str) -> pathlib.Path:
-    """pymtp's folder below that of a kind of file."""
-    given = os.environ.get(variable) or os.path.expanduser(default)
+    """pymtp's folder below that of a kind of file, to look into."""
+    given = os.path.expanduser(os.environ.get(variable) or default)
     return pathlib.Path(NO_HOME if given.startswith("~") else given) / "pymtp"
 
 
@@ -31,7 +31,7 @@ def expanded(variable: str, given: str) -> pathlib.Path:
 
 def home() -> pathlib.Path:
     given = os.environ.get("PYMTP_HOME")
-    return expanded("PYMTP_HOME", given) if given else base("XDG_DATA_HOME", "~/.local/share")
+    return expanded("PYMTP_HOME", given or os.path.join(os.environ.get("XDG_DATA_HOME") or "~/.local/share", "pymtp"))
 
 
 def converted_drafters() -> pathlib.Path:

@@ -14,6 +14,7 @@ from ..errors import ArgumentError, FormatError, HubError, MismatchError, ReadEr
 from . import cache, converted, pairs, records, remote
 from .known import DrafterSource, KnownModel, load
 from .download import fetch
+from .places import home
 from .progress import Progress, automatic
 from .reference import Known, Local, Reference, Repository, parse
 from .remote import Listing, RemoteFile
@@ -54,6 +55,7 @@ def pull(reference: str, drafter: str | None, progress: Progress | None) -> Reso
 
 
 def _pull(ref: Reference, drafter: str | None, models: list[KnownModel], progress: Progress | None) -> Resolved:
+    home(), cache.root()  # errors before the first byte where there is no place to record it
     with progress or automatic() as shown:
         found = Pull(ref, models, shown).run()
     return _with_drafter(found, drafter, models, None, progress)

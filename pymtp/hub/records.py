@@ -191,7 +191,7 @@ def _execute(plan: Removal) -> None:
     """The record first, so that an interruption leaves files without a name and never a name without files."""
     own = next((values for values in _all() if values["name"] == plan.name), None)
     if own is None:
-        return
+        raise HubError(f"{plan.name}: removed meanwhile")
     planned = {*plan.files, *plan.kept}
     if any(f not in planned and os.path.lexists(f) for f in _named(own)):
         raise HubError(f"{plan.name}: pulled again meanwhile: nothing removed")

@@ -30,7 +30,8 @@ httpx: Any = sys.modules[HfHubHTTPError.__mro__[1].__module__.partition(".")[0]]
 
 COMMIT = re.compile(r"[0-9a-f]{40}")
 AUTHORIZATION = re.compile(r"Bearer [!-~]+")
-NO_COOKIES = http.cookiejar.DefaultCookiePolicy(allowed_domains=[])  # one that cannot be sent back would spoil all later requests
+NO_COOKIES = http.cookiejar.DefaultCookiePolicy(allowed_domains=[])  # of the client that all of the process shares: one that cannot be sent
+# back would spoil all later requests
 CHECKSUM = re.compile(r"[0-9a-f]{40}|[0-9a-f]{64}")
 
 
@@ -166,13 +167,13 @@ def _headers(what: str) -> dict[str, str]:
     try:
         get_session().cookies.jar.set_policy(NO_COOKIES)
         headers = build_hf_headers(library_name="pymtp")
-    except (HfHubHTTPError, OfflineModeIsEnabled):  # OSErrors too; a token may have to be renewed first
+    except (HfHubHTTPError, OfflineModeIsEnabled, httpx.HTTPError):  # OSErrors too; a token may have to be renewed first
         raise
     except OSError as error:
         raise HubError(f"{error.filename or what + ': no request can be made'}: {error.strerror or error}") from None
     except UnicodeDecodeError:
         headers = {"authorization": ""}
-    except (ImportError, ValueError, httpx.InvalidURL) as error:
+    except Exception as error:  # a proxy that is none, a module that it needs, an identity (OIDC) that is not there
         raise HubError(f"{what}: no request can be made: {error}") from None
     if not AUTHORIZATION.fullmatch(headers.get("authorization", "Bearer -")):
         source = next((name for name in ("HF_OIDC_RESOURCE", "HF_TOKEN", "HUGGING_FACE_HUB_TOKEN") if os.environ.get(name)), constants.HF_TOKEN_PATH)
@@ -188,12 +189,12 @@ def content(file: RemoteFile, offset: int) -> Iterator[Iterator[bytes]]:
     """The bytes of a file from an offset on. Asks the Hub for the address each time."""
     with _explained(file.label):
         found, headers = _located(file), _headers(file.label)
-    if found.etag and found.etag != file.checksum:
-        raise HubError(f"{file.label}: {host()} contradicts itself: listed with checksum {file.checksum}, offered with {printable(found.etag)}")
-    _check_size(file, found.size)
-    location = urljoin(constants.ENDPOINT, found.location)
-    if _origin(location) != _origin(constants.ENDPOINT):
-        headers.pop("authorization", None)
+        if found.etag and found.etag != file.checksum:
+            raise HubError(f"{file.label}: {host()} contradicts itself: listed with checksum {file.checksum}, offered with {printable(found.etag)}")
+        _check_size(file, found.size)
+        location = urljoin(constants.ENDPOINT, found.location)
+        if _origin(location) != _origin(constants.ENDPOINT):
+            headers.pop("authorization", None)
     headers["Accept-Encoding"] = "identity"
     if offset:
         headers["Range"] = f"bytes={offset}-"

@@ -30,9 +30,10 @@ def command(a: str, b: str, text_file: str | None, tokens: int, threads: int | N
     from ..progress import bar
 
     with File(a) as file_a, File(b) as file_b:
+        keys = [vars(k) for k in compare.compare_keys(file_a, file_b, (a, b))]
         with bar("tensors", sum(t.bytes for t in file_a.tensors())) as advance:
             tensors = compare.compare_tensors(file_a, file_b, advance)
-        result: dict[str, Any] = {"a": a, "b": b, "keys": [vars(k) for k in compare.compare_keys(file_a, file_b)],
+        result: dict[str, Any] = {"a": a, "b": b, "keys": keys,
                                   "only_a": compare.names_only_in(file_a, file_b), "only_b": compare.names_only_in(file_b, file_a),
                                   "tensors": [vars(t) for t in tensors], "predictions": None}
     if text_file is not None:
