@@ -91,7 +91,8 @@ def is_name(text: str, models: list[KnownModel]) -> bool:
         return False
     if text == DEMO or PREFIX.match(text) or find(text.partition(":")[0], models):
         return True
-    return bool(REPO.fullmatch(text.partition(":")[0])) and not text.startswith(".") and not text.lower().endswith(".gguf") and not os.path.exists(text)
+    is_repo = bool(REPO.fullmatch(text.partition(":")[0])) and not text.startswith(".") and not text.lower().endswith(".gguf")
+    return is_repo and not os.path.exists(text)
 
 
 def _known(model: KnownModel, tag: str, text: str) -> Known:
