@@ -243,6 +243,7 @@ def test_a_killed_writer_is_cleaned_up_after(tmp_path):
     other = start(tmp_path / "x", chunks=40, pause=0.05)
     for child in (running, killed, other):
         assert child.stdout.readline() == "0\n"
+    other.send_signal(signal.SIGSTOP)  # not done before the third has begun, however long that takes
     killed.kill()
     killed.wait(60)
     before = set(os.listdir(tmp_path))
@@ -253,6 +254,7 @@ def test_a_killed_writer_is_cleaned_up_after(tmp_path):
     assert third.stdout.readline() == "0\n"
     left = set(os.listdir(tmp_path))
     assert len([n for n in left if n.startswith(".x.part-")]) == 2  # the killed one's is gone, the running one's is not
+    other.send_signal(signal.SIGCONT)
     assert other.communicate()[1] == "" and other.returncode == 0 and (tmp_path / "x").stat().st_size > 40 << 20
     for child in (running, third):
         child.kill()
