@@ -57,7 +57,7 @@ class File:
             cap = n + 1
 
     def value(self, key: str, default: Any = None) -> Any:
-        """A value as a Python object, arrays whole, which can take twenty times their bytes in the file; default when there is no such key."""
+        """A value as a Python object, arrays whole, which can take 50 times their bytes in the file; default when there is no such key."""
         shown = self.value_json(key, 2**31)
         return default if shown is None else json.loads(shown, strict=False)
 

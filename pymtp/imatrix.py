@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 SUMS, COUNTS = ".in_sum2", ".counts"
 U32_MAX = 2**32 - 1
 MOST_NAMES = 1 << 20   # bytes of the names of data sets
-MOST_BYTES = 1 << 30   # of all sums; those of Gemma 4 26B, which has the most, take 54 MB
+MOST_BYTES = 1 << 30   # of all sums; most has 26B: 30 layers of 128 experts, 2816 + 704 columns, 54 MB
 
 
 @dataclass(frozen=True)

@@ -31,6 +31,25 @@ def data():
     return DATA
 
 
+@pytest.fixture
+def server():
+    """A server that speaks the Hub's protocol, with nothing on it."""
+    from hub_server import HubServer
+
+    with HubServer() as running:
+        yield running
+
+
+@pytest.fixture
+def home(tmp_path, monkeypatch, server):
+    """An empty machine whose Hub is the server, for this process and those it starts."""
+    from pymtp.hub import download
+
+    server.use(tmp_path, monkeypatch)
+    monkeypatch.setattr(download, "PATIENCE", 0.01)
+    return tmp_path
+
+
 @pytest.fixture(scope="session")
 def vocab_gguf(tmp_path_factory):
     """The real Gemma 4 tokenizer and metadata as a GGUF without tensors."""

@@ -12,25 +12,12 @@ import pytest
 from gguf import GGUFReader, GGUFWriter
 
 import pymtp.hub
-from hub_server import HubServer, noise
+from hub_server import noise
 from model_files import rewrite
 from pymtp import ArgumentError, Error, FormatError, HubError, MismatchError, UnsupportedError, convert, hub
 from pymtp.gguf_file import File
 from pymtp.hub import cache, known, pairs, pulling, select
 from pymtp.hub.reference import parse
-
-
-@pytest.fixture
-def server():
-    with HubServer() as running:
-        yield running
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch, server):
-    """An empty machine whose Hub is the server."""
-    server.use(tmp_path, monkeypatch)
-    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -11,25 +11,11 @@ import threading
 
 import pytest
 
-from hub_server import HubServer, noise
+from hub_server import noise
 from model_files import rewrite
 from pymtp import ArgumentError, HubError, convert, hub
 from pymtp.hub import cache, download, records, remote
 from pymtp.hub.progress import Progress
-
-
-@pytest.fixture
-def server():
-    with HubServer() as running:
-        yield running
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch, server):
-    """An empty machine whose Hub is the server."""
-    server.use(tmp_path, monkeypatch)
-    monkeypatch.setattr(download, "PATIENCE", 0.01)
-    return tmp_path
 
 
 @pytest.fixture(scope="session")

@@ -24,7 +24,7 @@ import unicodedata
 import pytest
 
 import huggingface_hub
-from hub_server import PIECE, HubServer, noise
+from hub_server import PIECE, noise
 import pymtp
 from pymtp import Error, HubError, Model, ResourceError, hub
 from pymtp.hub import cache, converted, download, remote
@@ -38,20 +38,6 @@ try:
 except pymtp.Error as error:
     sys.exit(f"pymtp: {error}")
 """
-
-
-@pytest.fixture
-def server():
-    with HubServer() as running:
-        yield running
-
-
-@pytest.fixture
-def home(tmp_path, monkeypatch, server):
-    """An empty machine whose Hub is the server, for this process and those it starts."""
-    server.use(tmp_path, monkeypatch)
-    monkeypatch.setattr(download, "PATIENCE", 0.01)
-    return tmp_path
 
 
 @pytest.fixture(scope="module")

@@ -6,6 +6,7 @@ import math
 import re
 import subprocess
 import sys
+import tracemalloc
 
 import numpy as np
 import pytest
@@ -19,6 +20,7 @@ from model_files import rewrite
 from pymtp import centroids, chat, convert, costs, imatrix, quantize
 from pymtp._core import Defaults
 from pymtp._lib import ffi, lib
+from pymtp.convert.files import parse_object
 from pymtp.parse import OutputParser
 
 DEEP = 60_000  # levels of nesting that exhaust a recursive reader's stack: llama.cpp issue 26600
@@ -194,6 +196,18 @@ def test_json_just_flat_enough_to_be_read(data, tmp_path):
             seen.add((path.name, "maximum recursion depth" in message))
             path.write_bytes(whole[path])
     assert len(seen) == 6  # each was refused both by the parser and by what came after it
+
+
+@pytest.mark.parametrize("part", ["[]", "{}", '{"":0}', "1e1", '"a"', "[" * 400 + "]" * 400, '{"":' * 400 + "0" + "}" * 400])
+def test_memory_of_json(part):
+    """SECURITY.md says 50 times its bytes: of its densest forms, read and while it is read."""
+    text = ('{"x":[' + ",".join([part] * (500_000 // (len(part) + 1))) + "]}").encode()
+    tracemalloc.start()
+    try:
+        parse_object(text, "x")
+        assert tracemalloc.get_traced_memory()[1] < 50 * len(text)
+    finally:
+        tracemalloc.stop()
 
 
 def test_arrays_where_numbers_belong(data, tmp_path, monkeypatch):

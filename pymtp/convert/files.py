@@ -11,7 +11,7 @@ from .._text import as_json, shown
 from ..errors import FormatError, ReadError
 
 FLOAT32_MAX = 3.4028234663852886e38
-MAX_BYTES = 8 << 20  # of a file of JSON or text: once read, JSON takes up to 25 times its bytes
+MAX_BYTES = 8 << 20  # of a file of JSON or text: once read, JSON takes up to 50 times its bytes
 MAX_TOKENIZER = 64 << 20  # of tokenizer.json; that of Gemma 4 has 32 MB
 
 

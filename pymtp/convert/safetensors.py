@@ -21,7 +21,7 @@ from .files import open_regular, parse_object, read_object
 
 SINGLE, INDEX = "model.safetensors", "model.safetensors.index.json"
 MAX_NAME = 255  # bytes; the limit of the usual file systems
-MAX_HEADER = 16_000_000  # bytes; headers of Gemma 4 have up to 300 KB, and JSON takes up to 25 times its bytes
+MAX_HEADER = 16_000_000  # bytes: a tensor has some 150. Once read, JSON takes up to 50 times its bytes
 TYPES = {"F32": np.dtype("<f4"), "F16": np.dtype("<f2"), "BF16": np.dtype("<u2"), "I32": np.dtype("<i4"), "I64": np.dtype("<i8")}
 
 

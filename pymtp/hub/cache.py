@@ -174,7 +174,7 @@ def held(path: pathlib.Path, stop: threading.Event) -> Iterator[None]:
     while True:
         try:
             opened = open_regular(path, os.O_RDWR | os.O_CREAT)
-        except PermissionError:  # another user's; to read is enough but on NFS
+        except PermissionError:  # another user's: to lock it, reading is enough (NFS wants writing)
             opened = open_regular(path, os.O_RDONLY)
         with open(opened, "rb") as lock:
             if _take(lock.fileno(), path):
