@@ -100,7 +100,7 @@ def main():
     parser.add_argument("sanitizer", choices=NAMES)
     parser.add_argument("files", nargs="*", type=pathlib.Path, help="test files; default: all")
     parser.add_argument("--jobs", type=int, default=1, help="test files side by side")
-    options = parser.parse_args()
+    options = parser.parse_intermixed_args()
     files = [f.resolve() for f in options.files] or sorted((ROOT / "tests").glob("test_*.py"))
     folder = build(options.sanitizer)
     bad, ignored = 0, {}
